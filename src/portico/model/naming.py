@@ -1,0 +1,90 @@
+"""Names and addresses: the URL rule, and what names may look like. Pure functions of their arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from portico.model.errors import InvalidError
+
+MAX_LABEL = 63  # RFC 1035: one DNS label
+_HASH = 6
+
+_OBJECT_NAME = re.compile(r"^[a-zA-Z0-9\-_.]{1,64}$")
+_APP_ID = re.compile(r"^ap-[a-zA-Z0-9]{22}$")
+_USER_LABEL = re.compile(r"^(?![0-9]+$)(?!-)[a-z0-9-]{1,63}(?<!-)$")
+_DNS_PART = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
+_TAG = re.compile(r"^[a-zA-Z0-9._\-]{1,63}$")
+_DEV_SUFFIX = re.compile(r"^[a-zA-Z0-9]{1,8}$")
+
+
+def host_label(source: str, label: str, *, suffix: str = "") -> str:
+    """The first label of an endpoint's host name, at most 63 characters.
+
+    `source` is the workspace (with the environment's suffix), `label` what `auto_label` or the user gives, `suffix`
+    is "" or "-dev". A longer name is cut, and the cut is marked with a hash of the name without its suffix.
+    """
+    base = f"{source}--{label}"
+    if len(base) + len(suffix) <= MAX_LABEL:
+        return base + suffix
+    mark = hashlib.sha256(base.encode()).hexdigest()[:_HASH]
+    return f"{base[: MAX_LABEL - _HASH - 1 - len(suffix)]}-{mark}{suffix}"
+
+
+def auto_label(app: str, function: str) -> str:
+    """`<app>-<function>`, lower-cased, with everything but letters, digits and "-" turned into "-"."""
+    return re.sub(r"[^a-z0-9-]", "-", f"{app}-{function}".lower())
+
+
+def check_object_name(name: str, kind: str) -> str:
+    """`name`, or InvalidError when it cannot name an app, a secret or the like."""
+    if not _OBJECT_NAME.match(name) or _APP_ID.match(name):
+        raise InvalidError(
+            f"Invalid {kind} name: {name!r}.",
+            hint="Names have 1 to 64 characters: letters, digits, '-', '_' and '.'; and are not shaped like an app id.",
+        )
+    return name
+
+
+def check_label(label: str) -> str:
+    """`label`, or InvalidError when it cannot be a user's own label."""
+    if not _USER_LABEL.match(label):
+        raise InvalidError(
+            f"Invalid label: {label!r}.",
+            hint="A label has at most 63 lower-case letters, digits and '-', does not begin or end with '-', "
+            "and is not a number.",
+        )
+    return label
+
+
+def check_workspace(name: str) -> str:
+    """`name`, or InvalidError. Two characters would put "--" where IDNA reserves it, and TLS clients refuse that."""
+    if not _DNS_PART.match(name) or len(name) == 2 or name[2:4] == "--" or "--" in name or len(name) > 40:
+        raise InvalidError(
+            f"Invalid workspace name: {name!r}.",
+            hint="A workspace has 1, or 3 to 40, lower-case letters, digits and single '-' "
+            "(two characters would make host names that TLS refuses). Set PORTICO_WORKSPACE.",
+        )
+    return name
+
+
+def workspace_from(user: str) -> str:
+    """A workspace name made from a user's name."""
+    name = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", user.lower())).strip("-")[:40].strip("-")
+    return f"{name}-ws" if len(name) == 2 else name or "local"
+
+
+def check_tag(text: str) -> str:
+    """`text`, or InvalidError when it cannot be a tag's key or value."""
+    if not _TAG.match(text):
+        raise InvalidError(
+            f"Invalid tag: {text!r}.", hint="Tags have 1 to 63 characters: letters, digits, '.', '_' and '-'."
+        )
+    return text
+
+
+def check_dev_suffix(text: str) -> str:
+    """`text`, or InvalidError when it cannot end the label of an ephemeral app."""
+    if not _DEV_SUFFIX.match(text):
+        raise InvalidError(f"Invalid dev suffix: {text!r}.", hint="It has 1 to 8 letters and digits.")
+    return text.lower()

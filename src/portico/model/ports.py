@@ -1,0 +1,183 @@
+"""The ports between the server's rooms: what each room asks of another. `server/` joins them.
+
+Everything of the data path (engine, containers and their events) runs on the ingress's loop and must not block it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from portico.model.spec import AppSpec, Bundle, EntrySpec, FunctionSpec, ImageSpec
+
+LineSink = Callable[[str], None]  # takes one line of text, without its newline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltImage:
+    """An image that is ready on this machine.
+
+    key: its content key. python: the interpreter of its environment. site_packages: what the user installed, in
+    `sys.path` order. runtime_path: folders with the runtime's own dependencies, after the user's. env and workdir:
+    as the image says.
+    """
+
+    key: str
+    python: Path
+    site_packages: tuple[Path, ...] = ()
+    runtime_path: tuple[Path, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerStart:
+    """All that an engine needs to start one container of a function."""
+
+    container_id: str  # "ct-" and 16 hex digits
+    app_id: str
+    app_name: str
+    version: int  # of the deployment; 0 for an ephemeral app
+    ephemeral: bool
+    environment: str
+    entry: EntrySpec
+    function: FunctionSpec
+    image: BuiltImage
+    bundle_dir: Path  # the user's files, read-only
+    urls: dict[str, str] = field(default_factory=dict)  # function name -> URL, of this app
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """Why a container did not become ready: the cause's first line, and the whole text (a traceback)."""
+
+    cause: str
+    detail: str = ""
+
+
+class Container(Protocol):
+    """One worker, as its engine shows it."""
+
+    id: str
+    address: str  # the path of the Unix socket on which it serves HTTP
+
+    def cancel(self, input_id: str) -> None:
+        """Ask it to end one input; it answers with `finished`, at once if it has no such input."""
+
+    def stop(self, grace: float) -> None:
+        """Ask it to finish what it does and exit; after `grace` seconds it is killed. Ends with `exited`."""
+
+    def kill(self) -> None:
+        """End it and its children now. Ends with `exited`."""
+
+
+class ContainerEvents(Protocol):
+    """What an engine reports of a container, on the ingress's loop. After `exited` nothing more comes."""
+
+    def ready(self, container: Container) -> None:
+        """It accepts requests at its address."""
+
+    def failed(self, container: Container, failure: StartFailure) -> None:
+        """It could not become ready; `exited` follows."""
+
+    def finished(self, container: Container, input_id: str) -> None:
+        """An input whose end the response did not show (held, or cancelled) has ended."""
+
+    def exited(self, container: Container, status: str) -> None:
+        """It is gone: "exit code 0", "signal 9 (SIGKILL)", …"""
+
+
+class Engine(Protocol):
+    """What starts containers."""
+
+    def start(self, start: ContainerStart, events: ContainerEvents) -> Container:
+        """Begin to start a container; returns at once, the rest comes as events (also every failure)."""
+
+    async def warm(self, image: BuiltImage) -> None:
+        """Have a template process of this image ready, so that the next start is a fork."""
+
+    async def close(self) -> None:
+        """End all containers and templates; returns when no process is left."""
+
+
+class OutputSink(Protocol):
+    """Takes the output of containers."""
+
+    def attach(self, start: ContainerStart, stdout: int, stderr: int) -> None:
+        """Own these two pipe read ends from now on: read them to their end and close them. Any thread may call."""
+
+
+class Images(Protocol):
+    """What builds images."""
+
+    def check(self, image: ImageSpec) -> None:
+        """UnsupportedError when this machine can never build it. No I/O."""
+
+    async def ensure(self, image: ImageSpec, on_line: LineSink) -> BuiltImage:
+        """The image, built now if it has not been; raises ImageBuildError. Built at most once at a time."""
+
+
+class Blobs(Protocol):
+    """Content by its SHA-256 (hex). Writes are atomic and durable; a wrong digest raises InvalidError."""
+
+    async def missing(self, digests: Sequence[str]) -> list[str]:
+        """Which of these are not here."""
+
+    async def put(self, digest: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store the content, if it is what the digest says."""
+
+    async def materialize(self, bundle: Bundle) -> Path:
+        """A folder with the bundle's files, complete when it exists; the same folder for the same bundle."""
+
+    async def collect(self, keep: Sequence[Bundle]) -> int:
+        """Remove what none of these bundles needs; returns the number of files removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentRecord:
+    """One version of a deployed app, as it is stored. Times are seconds since the epoch."""
+
+    app_id: str
+    version: int
+    created_at: float
+    spec: AppSpec
+    bundle: Bundle
+    digest: str  # of everything that makes it differ from another version
+    tag: str | None = None
+    rollback_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRecord:
+    """A deployed app, as it is stored. `stopped_at` is None while it lives; `current` is its live version."""
+
+    id: str
+    name: str
+    environment: str
+    created_at: float
+    stopped_at: float | None
+    current: int
+
+
+class Store(Protocol):
+    """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
+
+    async def apps(self, environment: str) -> list[AppRecord]:
+        """All apps, the newest first; stopped ones too."""
+
+    async def app(self, name: str, environment: str) -> AppRecord | None:
+        """The newest app of this name, living or stopped."""
+
+    async def history(self, app_id: str) -> list[DeploymentRecord]:
+        """All its versions, the newest first."""
+
+    async def record(self, *, app: AppRecord, deployment: DeploymentRecord) -> None:
+        """Store a new version and make it the current one; stores the app too when it is new."""
+
+    async def stop(self, app_id: str, now: float) -> None:
+        """Mark the app as stopped."""
+
+    async def close(self) -> None:
+        """Let go of the database."""

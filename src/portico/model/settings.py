@@ -1,0 +1,68 @@
+"""Where a server lives and what it is called: declared once, made at the edge (command line, client), passed on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from portico.model.errors import InvalidError
+from portico.model.naming import check_workspace
+
+_MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes; leave room for a file name's last characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One server's place and name.
+
+    home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
+    free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label.
+    """
+
+    home: Path
+    workspace: str
+    listen: str = "127.0.0.1:7777"
+    domain: str = "localhost"
+    environment: str = "main"
+
+    def validate(self) -> Settings:
+        """Itself, or InvalidError that names the setting."""
+        check_workspace(self.workspace)
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise InvalidError(f"PORTICO_LISTEN is not host:port: {self.listen!r}.", hint="For example 127.0.0.1:7777")
+        if not self.domain or self.domain.startswith(".") or "/" in self.domain or self.domain != self.domain.lower():
+            raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
+        return self
+
+    @property
+    def listen_host(self) -> str:
+        """The address to bind, without the brackets of IPv6."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        """The port to bind; 0 means any free one."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def run_dir(self) -> Path:
+        """Where sockets live: in the home or, where that path is too long for a socket, in the temporary folder."""
+        inside = self.home / "run"
+        if len(os.fsencode(inside)) + len("/c/ct-0123456789abcdef.sock") <= _MAX_SOCKET_PATH:
+            return inside
+        mark = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"portico-{os.getuid()}-{mark}"
+
+    @property
+    def control_socket(self) -> Path:
+        """The control API's own socket, for the same user on the same machine."""
+        return self.run_dir / "control.sock"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.home / "portico.db"

@@ -1,0 +1,161 @@
+"""What a user's file says, as frozen values: one `AppSpec`, made by the SDK, read by the server and by containers.
+
+All of it is data that goes through JSON unchanged (see `wire/spec.py`). Sizes are MiB, times are seconds, unless said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class WebKind(StrEnum):
+    """Which of the four web decorators made an endpoint."""
+
+    FASTAPI_ENDPOINT = "fastapi_endpoint"
+    ASGI_APP = "asgi_app"
+    WSGI_APP = "wsgi_app"
+    WEB_SERVER = "web_server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSpec:
+    """How a function is reached over HTTP."""
+
+    kind: WebKind
+    method: str = "GET"  # fastapi_endpoint only
+    docs: bool = False  # fastapi_endpoint only: /docs and /openapi.json
+    label: str | None = None  # the user's own label, already checked
+    custom_domains: tuple[str, ...] = ()
+    requires_proxy_auth: bool = False
+    port: int | None = None  # web_server only
+    startup_timeout: float = 5.0  # web_server only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autoscaler:
+    """How many containers a function may have, and how long an idle one stays."""
+
+    min_containers: int = 0
+    max_containers: int | None = None
+    buffer_containers: int = 0
+    scaledown_window: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """How many inputs one container takes at a time, and how many the autoscaler aims at."""
+
+    max_inputs: int = 1
+    target_inputs: int | None = None
+
+    @property
+    def target(self) -> int:
+        """Inputs per container that scaling aims at."""
+        return self.target_inputs or self.max_inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a container asks for. `None` means: no wish. Memory is in MiB."""
+
+    cpu: float | None = None
+    cpu_limit: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+    gpu: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageStep:
+    """One step of an image's build, in the order in which the user wrote them.
+
+    kind: `pip_install` (arguments: requirement strings; options: index_url, extra_index_url, find_links, pre,
+    extra_options), `requirements` (text: the content of a requirements file; same options), `run_commands`
+    (arguments: shell lines, run inside the environment), `env` (options: the variables), `workdir` (arguments: one
+    path), or the name of a builder that needs a root filesystem (`apt_install`, `from_registry`, …), which the
+    process engine refuses.
+    """
+
+    kind: str
+    arguments: tuple[str, ...] = ()
+    options: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """What a container has installed. Local files that were added are not here: they travel in the bundle."""
+
+    python_version: str | None = None  # "3.12"; None: the server's own
+    steps: tuple[ImageStep, ...] = ()
+    force_build: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """One function of an app."""
+
+    name: str  # unique in its app: "square", or "Class.method"
+    module: str  # importable in the container
+    qualname: str  # where to find it in that module
+    image: ImageSpec = field(default_factory=ImageSpec)
+    web: WebSpec | None = None
+    autoscaler: Autoscaler = field(default_factory=Autoscaler)
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    resources: Resources = field(default_factory=Resources)
+    timeout: int = 300  # one input
+    startup_timeout: float | None = None  # None: as `timeout`
+    env: dict[str, str] = field(default_factory=dict)  # secrets of the app, of the function, then env=: later wins
+    is_generator: bool = False
+    serialized: bytes | None = None  # the function by value, for serialized=True
+    enable_memory_snapshot: bool = False
+    single_use_containers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySpec:
+    """The file that the user named. `path` is its place in the bundle; None where it was given as a module (-m)."""
+
+    module: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSpec:
+    """Everything that a user's file says about one app."""
+
+    name: str | None
+    entry: EntrySpec
+    functions: tuple[FunctionSpec, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # said once by `serve` and `deploy`
+
+    @property
+    def web_functions(self) -> tuple[FunctionSpec, ...]:
+        """The functions that have a URL."""
+        return tuple(function for function in self.functions if function.web is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of a bundle: its place (POSIX, relative), the SHA-256 of its content in hex, its size in bytes."""
+
+    path: str
+    digest: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """The user's files, by content. Sorted by path."""
+
+    files: tuple[FileEntry, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """One name for the whole content (hex)."""
+        lines = (f"{f.path}\0{f.digest}\0{int(f.executable)}\n" for f in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()

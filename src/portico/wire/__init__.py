@@ -1,0 +1,1 @@
+"""Bytes: what travels between processes, as structs and their encodings. Does no I/O."""

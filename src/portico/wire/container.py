@@ -1,0 +1,125 @@
+"""What the server, a template process and a container say to each other.
+
+All three speak over SOCK_SEQPACKET socket pairs: one packet is one message, so there is no framing to get wrong.
+A packet has at most `MAX_PACKET` bytes. The end of the stream means that the other side is gone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from portico.model.spec import EntrySpec, FunctionSpec
+
+MAX_PACKET = 64 * 1024
+INPUT_HEADER = b"x-portico-input"  # ingress -> container: the input's id; always the first header of a request
+CLIENT_HEADER = b"x-portico-client"  # ingress -> container: "<address> <port> <scheme>"; always the second one
+HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Server -> container, as JSON in a memory file handed over with the fork request: any size, on no disk."""
+
+    container_id: str
+    app_id: str
+    app_name: str
+    function: FunctionSpec
+    entry: EntrySpec
+    bundle_dir: str
+    workdir: str
+    socket_path: str
+    env: dict[str, str]  # the whole environment of the process
+    urls: dict[str, str]
+
+
+# -- server <-> template -----------------------------------------------------------------------------------------
+class Fork(msgspec.Struct, frozen=True, tag="fork"):
+    """Server -> template, with four descriptors: the lifeline's far end, stdout, stderr, the Launch memory file."""
+
+    container_id: str
+
+
+class Warmed(msgspec.Struct, frozen=True, tag="warmed"):
+    """Template -> server: imports are done, forks are quick from now on."""
+
+
+class Forked(msgspec.Struct, frozen=True, tag="forked"):
+    """Template -> server: the container's process is there."""
+
+    container_id: str
+    pid: int
+
+
+class Reaped(msgspec.Struct, frozen=True, tag="reaped"):
+    """Template -> server: the container's process has ended; `status` as of waitpid."""
+
+    container_id: str
+    pid: int
+    status: int
+
+
+# -- server <-> container, over its lifeline ---------------------------------------------------------------------
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Server -> container: end this input. Always answered with Done, sooner or later."""
+
+    input_id: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Server -> container: finish, run the exit handlers, exit."""
+
+    grace: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Container -> server: it listens on its socket."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Container -> server: it cannot become ready. `cause` is one line; `detail` a traceback, cut to fit a packet."""
+
+    cause: str
+    detail: str = ""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Container -> server: this input has ended (answers Cancel, and responses marked with HELD_HEADER)."""
+
+    input_id: str
+
+
+_encode = msgspec.json.Encoder().encode
+_from_template: msgspec.json.Decoder[Warmed | Forked | Reaped] = msgspec.json.Decoder(Warmed | Forked | Reaped)
+_from_container: msgspec.json.Decoder[Ready | Failed | Done] = msgspec.json.Decoder(Ready | Failed | Done)
+_to_container: msgspec.json.Decoder[Cancel | Stop] = msgspec.json.Decoder(Cancel | Stop)
+_launch = msgspec.json.Decoder(Launch)
+_fork = msgspec.json.Decoder(Fork)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One packet."""
+    return _encode(message)
+
+
+def from_template(packet: bytes) -> Warmed | Forked | Reaped:
+    """What a template said."""
+    return _from_template.decode(packet)
+
+
+def from_container(packet: bytes) -> Ready | Failed | Done:
+    """What a container said."""
+    return _from_container.decode(packet)
+
+
+def to_container(packet: bytes) -> Cancel | Stop:
+    """What the server said to a container."""
+    return _to_container.decode(packet)
+
+
+def to_template(packet: bytes) -> Fork:
+    """What the server said to a template."""
+    return _fork.decode(packet)
+
+
+def launch(data: bytes) -> Launch:
+    """The content of the Launch memory file."""
+    return _launch.decode(data)

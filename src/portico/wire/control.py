@@ -1,0 +1,215 @@
+"""The control API's documents. HTTP with JSON over a Unix socket; what takes time answers with a stream of events,
+one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`, `Ended` or `Problem`.
+
+    GET    /v1/server                                -> ServerInfo
+    POST   /v1/server/stop                           -> 202; the server ends
+    POST   /v1/blobs/missing        BlobList         -> BlobList
+    PUT    /v1/blobs/{digest}       the bytes        -> 204
+    POST   /v1/deployments          DeployRequest    -> events, Deployed
+    POST   /v1/ephemeral            EphemeralRequest -> events for as long as the app lives: Created first, then
+                                                        LogLine…; closing the connection ends the app
+    POST   /v1/ephemeral/{app_id}/hold               -> 204; requests wait, until the next reload or release
+    POST   /v1/ephemeral/{app_id}/release            -> 204
+    POST   /v1/ephemeral/{app_id}/reload  DeployRequest -> events, Deployed
+    GET    /v1/apps                                  -> AppList
+    GET    /v1/apps/{ref}                            -> AppInfo       (ref: a name, or an app id)
+    POST   /v1/apps/{ref}/stop                       -> AppInfo
+    GET    /v1/apps/{ref}/history                    -> History
+    POST   /v1/apps/{ref}/rollback  RollbackRequest  -> events, Deployed
+    GET    /v1/apps/{ref}/logs?follow=&tail=&function= -> LogLine… (Ended when the app ends, with follow)
+
+Errors: the status of the error's code, and a `Problem`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from portico.model.spec import AppSpec, Bundle
+
+
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers. `url` is a template: put a label for `{label}`."""
+
+    version: str
+    pid: int
+    workspace: str
+    domain: str
+    listen: str  # "host:port", the port as bound
+    url: str  # "http://{label}.localhost:7777"
+    home: str
+    deployed_apps: int
+
+
+class BlobList(msgspec.Struct, frozen=True):
+    """Digests (SHA-256, hex)."""
+
+    digests: list[str]
+
+
+class DeployRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Deploy, or reload, this app. `name` wins over the one in the spec."""
+
+    spec: AppSpec
+    bundle: Bundle
+    name: str | None = None
+    tag: str | None = None
+    allow_missing_gpu: bool = False
+    strategy: str = "rolling"
+
+
+class EphemeralRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Serve this app for as long as the connection lives."""
+
+    spec: AppSpec
+    bundle: Bundle
+    name: str | None = None
+    dev_suffix: str = "dev"
+
+
+class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Back to this version; None: to the one before the current."""
+
+    version: int | None = None
+
+
+class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A function with its URL."""
+
+    function: str
+    url: str
+
+
+class FunctionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A function and how it is doing. `url` is None for one without a web decorator."""
+
+    name: str
+    url: str | None = None
+    containers: int = 0
+    running: int = 0
+    queued: int = 0
+
+
+class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An app. state: "deployed", "ephemeral" or "stopped". Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    environment: str
+    state: str
+    version: int
+    created_at: float
+    stopped_at: float | None = None
+    functions: list[FunctionInfo] = []
+
+
+class AppList(msgspec.Struct, frozen=True):
+    """Apps, the newest first."""
+
+    apps: list[AppInfo]
+
+
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of an app."""
+
+    version: int
+    created_at: float
+    current: bool
+    tag: str | None = None
+    rollback_of: int | None = None
+    functions: list[str] = []
+
+
+class History(msgspec.Struct, frozen=True):
+    """Versions, the newest first."""
+
+    versions: list[VersionInfo]
+
+
+# -- events -------------------------------------------------------------------------------------------------------
+class ImageState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="image"):
+    """An image's build. state: "cached", "building", "built" or "failed". `functions` are those that use it."""
+
+    key: str
+    state: str
+    functions: list[str]
+    seconds: float = 0.0
+
+
+class BuildLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="build_line"):
+    """A line of an image's build log."""
+
+    key: str
+    line: str
+
+
+class FunctionState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """How a function comes along. state: "starting", "ready" or "failed"."""
+
+    name: str
+    state: str
+    url: str | None = None
+
+
+class Warned(msgspec.Struct, frozen=True, tag_field="type", tag="warning"):
+    """Something that the user should know."""
+
+    message: str
+
+
+class Created(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="created"):
+    """An ephemeral app is up."""
+
+    app_id: str
+    app: str
+    endpoints: list[EndpointInfo]
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="log"):
+    """A line that a container printed (source "stdout" or "stderr"), or that the server says of it ("system")."""
+
+    at: float
+    function: str
+    container_id: str
+    source: str
+    line: str
+
+
+class Deployed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="deployed"):
+    """The end of a deploy, reload or rollback that worked. unchanged: there was nothing to do."""
+
+    app_id: str
+    app: str
+    version: int
+    endpoints: list[EndpointInfo]
+    unchanged: bool = False
+    seconds: float = 0.0
+
+
+class Ended(msgspec.Struct, frozen=True, tag_field="type", tag="ended"):
+    """The stream ends as it should; `reason` says why: "stopped", "replaced", "server_stopped", "complete"."""
+
+    reason: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="problem"):
+    """An error: the code and texts of `model.errors.Error`."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    detail: str | None = None
+
+
+Event = ImageState | BuildLine | FunctionState | Warned | Created | LogLine | Deployed | Ended | Problem
+_event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """One line, with its newline."""
+    return msgspec.json.encode(event) + b"\n"
+
+
+def decode_event(line: bytes) -> Event:
+    """The event of one line."""
+    return _event.decode(line)
