@@ -1,0 +1,1 @@
+"""What starts containers: processes on this machine, and the double that tests use."""

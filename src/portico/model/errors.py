@@ -46,6 +46,18 @@ class ConflictError(Error):
     code = "conflict"
 
 
+class PortInUseError(ConflictError):
+    """Another program listens on the port that the server wants."""
+
+    code = "port_in_use"
+
+
+class HomeInUseError(ConflictError):
+    """Another server has the home."""
+
+    code = "home_in_use"
+
+
 class AuthError(Error):
     """The caller did not say who it is, or may not do this."""
 

@@ -1,0 +1,1 @@
+"""What outlives the server: the deployed apps in a database (the only SQL), and the users' files in a folder."""

@@ -1,0 +1,5 @@
+"""Another module of the package."""
+
+
+def greeting(name: str) -> str:
+    return f"Hello {name}!"

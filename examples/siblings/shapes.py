@@ -1,0 +1,5 @@
+"""A neighbour of app.py."""
+
+
+def area(a: float, b: float) -> float:
+    return a * b

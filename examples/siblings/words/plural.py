@@ -1,0 +1,5 @@
+"""A module of the package."""
+
+
+def plural(word: str) -> str:
+    return f"{word}s"

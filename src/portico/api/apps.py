@@ -1,0 +1,59 @@
+"""`/v1/apps`: what is deployed or served, its versions and its logs."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from portico.api.http import EventStream, document, read_document, route
+from portico.api.services import AppService
+from portico.model.errors import InvalidError
+from portico.wire.control import AppList, Ended, RollbackRequest
+
+MAX_TAIL = 100_000  # lines
+_DEFAULT_TAIL = 100
+_rollback = msgspec.json.Decoder(RollbackRequest)
+
+
+def routes(apps: AppService) -> list[Route]:
+    """What can be asked of apps."""
+
+    async def everything(_: Request) -> Response:
+        return document(AppList(await apps.apps()))
+
+    async def one(request: Request) -> Response:
+        return document(await apps.app(request.path_params["ref"]))
+
+    async def stop(request: Request) -> Response:
+        return document(await apps.stop_app(request.path_params["ref"]))
+
+    async def history(request: Request) -> Response:
+        return document(await apps.history(request.path_params["ref"]))
+
+    async def rollback(request: Request) -> EventStream:
+        return EventStream(apps.rollback(request.path_params["ref"], await read_document(request, _rollback)))
+
+    async def logs(request: Request) -> EventStream:
+        query = request.query_params
+        ref, follow = request.path_params["ref"], query.get("follow", "0") not in ("0", "", "false")
+        lines = apps.logs(ref, follow=follow, tail=_tail(query.get("tail")), function=query.get("function"))
+        return EventStream(lines, last=Ended("stopped") if follow else None)
+
+    return [
+        route("GET", "/v1/apps", everything),
+        route("GET", "/v1/apps/{ref}", one),
+        route("POST", "/v1/apps/{ref}/stop", stop),
+        route("GET", "/v1/apps/{ref}/history", history),
+        route("POST", "/v1/apps/{ref}/rollback", rollback),
+        route("GET", "/v1/apps/{ref}/logs", logs),
+    ]
+
+
+def _tail(text: str | None) -> int:
+    if text is None:
+        return _DEFAULT_TAIL
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) > MAX_TAIL:
+        raise InvalidError(f"`tail` is a number of lines from 0 to {MAX_TAIL}, not {text!r}.")
+    return int(text)

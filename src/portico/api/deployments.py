@@ -1,0 +1,22 @@
+"""`/v1/deployments`: apps that stay."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import Route
+
+from portico.api.http import EventStream, read_document, route
+from portico.api.services import DeployService
+from portico.wire.control import DeployRequest
+
+_deploy = msgspec.json.Decoder(DeployRequest)
+
+
+def routes(deploys: DeployService) -> list[Route]:
+    """What can be asked of deployments."""
+
+    async def deploy(request: Request) -> EventStream:
+        return EventStream(deploys.deploy(await read_document(request, _deploy)))
+
+    return [route("POST", "/v1/deployments", deploy)]

@@ -1,0 +1,40 @@
+"""`/v1/ephemeral`: apps that live as long as their connection."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from portico.api.http import EventStream, read_document, route
+from portico.api.services import DeployService
+from portico.wire.control import DeployRequest, Ended, EphemeralRequest
+
+_ephemeral = msgspec.json.Decoder(EphemeralRequest)
+_reload = msgspec.json.Decoder(DeployRequest)
+
+
+def routes(deploys: DeployService) -> list[Route]:
+    """What can be asked of ephemeral apps."""
+
+    async def create(request: Request) -> EventStream:
+        return EventStream(deploys.ephemeral(await read_document(request, _ephemeral)), last=Ended("stopped"))
+
+    async def hold(request: Request) -> Response:
+        deploys.hold(request.path_params["app_id"])
+        return Response(status_code=204)
+
+    async def release(request: Request) -> Response:
+        deploys.release(request.path_params["app_id"])
+        return Response(status_code=204)
+
+    async def reload(request: Request) -> EventStream:
+        return EventStream(deploys.reload(request.path_params["app_id"], await read_document(request, _reload)))
+
+    return [
+        route("POST", "/v1/ephemeral", create),
+        route("POST", "/v1/ephemeral/{app_id}/hold", hold),
+        route("POST", "/v1/ephemeral/{app_id}/release", release),
+        route("POST", "/v1/ephemeral/{app_id}/reload", reload),
+    ]

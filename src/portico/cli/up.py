@@ -1,0 +1,38 @@
+"""`portico up`: the server."""
+
+from __future__ import annotations
+
+import click
+
+from portico.cli.spawn import Attachment
+from portico.cli.terminal import Terminal
+from portico.client.settings import load_settings
+from portico.model.settings import Settings
+from portico.server.main import ServerOptions, run
+
+
+@click.command(short_help="Run the server.")
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
+@click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
+@click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
+@click.pass_context
+def up(ctx: click.Context, detach: bool, ready_fd: int | None, lifetime_fd: int | None) -> None:
+    """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
+
+    PORTICO_HOME, PORTICO_LISTEN, PORTICO_DOMAIN and PORTICO_WORKSPACE say where and as what.
+    """
+    settings = load_settings()
+    terminal = Terminal.standard()
+    if detach:
+        _detach(settings, terminal)
+    else:
+        announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say
+        ctx.exit(run(settings, ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce)))
+
+
+def _detach(settings: Settings, terminal: Terminal) -> None:
+    with Attachment(settings, terminal, own=False, roam=False) as server:
+        server.begin()
+        info = server.ready()
+        if not server.started:
+            terminal.note(f"A server is running already, on {info.listen} (pid {info.pid}).")

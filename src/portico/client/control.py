@@ -1,0 +1,251 @@
+"""The control API, spoken over its Unix socket: one method per verb of `wire/control.py`.
+
+Standard library HTTP, because the command line's start-up time is the user's waiting time. Plain calls have a
+timeout; streams have none, since silence is normal there. No call asks a name server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from portico.client.stream import EventStream, not_understood
+from portico.model import errors
+from portico.wire.control import (
+    AppInfo,
+    AppList,
+    BlobList,
+    DeployRequest,
+    EphemeralRequest,
+    History,
+    Problem,
+    RollbackRequest,
+    ServerInfo,
+)
+
+CONNECT_TIMEOUT = 5.0  # seconds; a Unix socket connects at once, unless its server's backlog is full
+_STOP_TIMEOUT = 120.0  # stopping an app waits for its containers
+_CHUNK = 1 << 20
+
+_T = TypeVar("_T")
+
+
+class NoServerError(errors.ConnectionError):
+    """Nobody listens at the control socket."""
+
+
+class ControlClient:
+    """Talks to the server at `socket_path`. One connection per call; safe to use from several threads.
+
+    Raises the tree of `model.errors`: what the server answers, `ConnectionError` where none answers, `TimeoutError`
+    where a plain call takes longer than `timeout` seconds.
+    """
+
+    def __init__(self, socket_path: Path, timeout: float = 30.0) -> None:
+        self._path = socket_path
+        self._timeout = timeout
+
+    # -- the server ------------------------------------------------------------------------------------------
+    def server(self) -> ServerInfo:
+        """Who answers."""
+        return self._call("GET", "/v1/server", ServerInfo)
+
+    def find_server(self) -> ServerInfo | None:
+        """Who answers; None where no server runs."""
+        try:
+            return self.server()
+        except NoServerError:
+            return None
+
+    def stop_server(self) -> None:
+        """Ask it to end; returns before it has."""
+        self._plain("POST", "/v1/server/stop")
+
+    # -- blobs -----------------------------------------------------------------------------------------------
+    def missing_blobs(self, digests: list[str]) -> list[str]:
+        """Which of these the server does not have."""
+        return self._call("POST", "/v1/blobs/missing", BlobList, BlobList(digests)).digests
+
+    def put_blob(self, digest: str, content: IO[bytes], size: int) -> None:
+        """Send `size` bytes of `content`, in pieces; InvalidError when they are not what the digest says."""
+        self._plain("PUT", f"/v1/blobs/{digest}", body=_pieces(content, size), length=size)
+
+    # -- deployments -----------------------------------------------------------------------------------------
+    def deploy(self, request: DeployRequest) -> EventStream:
+        """Events until Deployed."""
+        return self._stream("POST", "/v1/deployments", request)
+
+    def ephemeral(self, request: EphemeralRequest) -> EventStream:
+        """Events for as long as the app lives; closing the stream ends the app."""
+        return self._stream("POST", "/v1/ephemeral", request)
+
+    def hold(self, app_id: str) -> None:
+        """New requests to this ephemeral app wait."""
+        self._plain("POST", f"/v1/ephemeral/{quote(app_id, '')}/hold")
+
+    def release(self, app_id: str) -> None:
+        """They wait no longer."""
+        self._plain("POST", f"/v1/ephemeral/{quote(app_id, '')}/release")
+
+    def reload(self, app_id: str, request: DeployRequest) -> EventStream:
+        """Replace the code of an ephemeral app; events until Deployed."""
+        return self._stream("POST", f"/v1/ephemeral/{quote(app_id, '')}/reload", request)
+
+    # -- apps ------------------------------------------------------------------------------------------------
+    def apps(self) -> list[AppInfo]:
+        """All apps, the newest first."""
+        return self._call("GET", "/v1/apps", AppList).apps
+
+    def app(self, ref: str) -> AppInfo:
+        """One app, by name or id."""
+        return self._call("GET", f"/v1/apps/{quote(ref, '')}", AppInfo)
+
+    def stop_app(self, ref: str) -> AppInfo:
+        """Stop it for good; returns when its containers have gone."""
+        return self._call("POST", f"/v1/apps/{quote(ref, '')}/stop", AppInfo, timeout=_STOP_TIMEOUT)
+
+    def history(self, ref: str) -> History:
+        """Its versions, the newest first."""
+        return self._call("GET", f"/v1/apps/{quote(ref, '')}/history", History)
+
+    def rollback(self, ref: str, request: RollbackRequest) -> EventStream:
+        """Events until Deployed."""
+        return self._stream("POST", f"/v1/apps/{quote(ref, '')}/rollback", request)
+
+    def logs(self, ref: str, *, follow: bool = False, tail: int = 100, function: str | None = None) -> EventStream:
+        """The last `tail` lines, then, with `follow`, what comes until the app ends."""
+        query = {"follow": int(follow), "tail": tail} | ({"function": function} if function else {})
+        return self._stream("GET", f"/v1/apps/{quote(ref, '')}/logs?{urlencode(query)}")
+
+    # -- HTTP ------------------------------------------------------------------------------------------------
+    def _call(
+        self, method: str, path: str, answer: type[_T], document: object = None, timeout: float | None = None
+    ) -> _T:
+        data = self._plain(method, path, body=_json(document), timeout=timeout)
+        try:
+            return msgspec.json.decode(data, type=answer)
+        except msgspec.DecodeError as error:
+            raise not_understood(self._path, error) from None
+
+    def _plain(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | Iterator[bytes] | None = None,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        timeout = timeout or self._timeout
+        connection = self._connect(timeout)
+        try:
+            response = _exchange(connection, method, path, body, length)
+            data = response.read()
+        except TimeoutError:
+            raise errors.TimeoutError(
+                f"The server did not answer within {timeout:g} s.", hint="See `portico doctor`, and the server's log."
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from None
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise self._problem(response.status, data)
+        return data
+
+    def _stream(self, method: str, path: str, document: object = None) -> EventStream:
+        connection = self._connect(self._timeout)
+        try:
+            connection.sock.settimeout(None)  # the first event may be long in coming, and so may every other
+            response = _exchange(connection, method, path, _json(document))
+            if response.status >= 300:
+                raise self._problem(response.status, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._lost(error) from None
+        except BaseException:  # also Ctrl-C: the server learns from the closed connection that nobody listens
+            connection.close()
+            raise
+        return EventStream(connection.sock, response, self._path)
+
+    def _connect(self, timeout: float) -> _UnixConnection:
+        connection = _UnixConnection(self._path, timeout)
+        try:
+            connection.connect()
+        except TimeoutError:
+            raise errors.ConnectionError(
+                f"The server at {self._path} accepts no connection.", hint="See its log, and `portico doctor`."
+            ) from None
+        except PermissionError:
+            raise errors.ConnectionError(
+                f"No permission to talk to the server at {self._path}.", hint="It belongs to another user."
+            ) from None
+        except OSError:
+            raise NoServerError("No Portico server is running.", hint="Start one with `portico up`.") from None
+        return connection
+
+    def _problem(self, status: int, data: bytes) -> errors.Error:
+        try:
+            problem = msgspec.json.decode(data, type=Problem)
+        except msgspec.DecodeError as error:
+            return not_understood(self._path, f"status {status}: {error}")
+        return errors.by_code(problem.code, problem.message, hint=problem.hint, detail=problem.detail)
+
+    def _lost(self, error: Exception) -> errors.Error:
+        if isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.RemoteDisconnected):
+            return not_understood(self._path, repr(error))
+        return errors.ConnectionError("The server closed the connection.", hint="It may have ended; see its log.")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    sock: socket.socket
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(CONNECT_TIMEOUT)
+            sock.connect(str(self._path))
+            sock.settimeout(self.timeout)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _exchange(
+    connection: _UnixConnection,
+    method: str,
+    path: str,
+    body: bytes | Iterator[bytes] | None = None,
+    length: int | None = None,
+) -> http.client.HTTPResponse:
+    headers = {} if length is None else {"Content-Length": str(length)}
+    # A server that refuses before it has read all breaks the pipe; its answer is there to be read.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.request(method, path, body=body, headers=headers)
+    return connection.getresponse()
+
+
+def _pieces(content: IO[bytes], size: int) -> Iterator[bytes]:
+    left = size
+    while left:
+        piece = content.read(min(left, _CHUNK))
+        if not piece:
+            raise errors.InvalidError("A file became shorter while it was sent.", hint="Try again.")
+        left -= len(piece)
+        yield piece
+
+
+def _json(document: object) -> bytes | None:
+    return None if document is None else msgspec.json.encode(document)

@@ -1,0 +1,53 @@
+"""Settings from the environment: the one place where `PORTICO_HOME` and its siblings are read."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+
+from portico.model.naming import workspace_from
+from portico.model.settings import Settings
+
+DEFAULT_LISTEN = "127.0.0.1:7777"
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """What the environment says, with defaults for what it does not say; an empty variable says nothing.
+
+    InvalidError where a variable makes no sense.
+    """
+    environ = os.environ if environ is None else environ
+    return Settings(
+        home=_home(environ.get("PORTICO_HOME")),
+        workspace=environ.get("PORTICO_WORKSPACE") or workspace_from(_user()),
+        listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
+        domain=environ.get("PORTICO_DOMAIN") or "localhost",
+    ).validate()
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables from which `load_settings` makes these settings again, for a process that we start."""
+    return {
+        "PORTICO_HOME": str(settings.home),
+        "PORTICO_WORKSPACE": settings.workspace,
+        "PORTICO_LISTEN": settings.listen,
+        "PORTICO_DOMAIN": settings.domain,
+    }
+
+
+def _home(given: str | None) -> Path:
+    if given:
+        return Path(given).expanduser().absolute()
+    from platformdirs import user_data_path  # only where the default is asked for: 15 ms
+
+    return user_data_path("portico")
+
+
+def _user() -> str:
+    # The account, not $USER or $LOGNAME: URLs must not change under sudo, cron or a service manager.
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""

@@ -1,0 +1,201 @@
+"""One container, seen from the server: its process, its lifeline, and what it has come to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from enum import Enum, auto
+
+from portico.engines.channel import PacketChannel
+from portico.engines.wires import Wires
+from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
+from portico.wire import container as wire
+
+
+class Phase(Enum):
+    """What a container has come to."""
+
+    QUEUED = auto()  # waits for its template
+    STARTING = auto()
+    READY = auto()
+    ENDING = auto()  # failed, told to stop, or killed
+    GONE = auto()
+
+
+_NEXT: dict[Phase, set[Phase]] = {
+    Phase.QUEUED: {Phase.STARTING, Phase.ENDING, Phase.GONE},
+    Phase.STARTING: {Phase.READY, Phase.ENDING, Phase.GONE},
+    Phase.READY: {Phase.ENDING, Phase.GONE},
+    Phase.ENDING: {Phase.GONE},
+    Phase.GONE: set(),
+}
+
+
+class ProcessContainer:
+    """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported."""
+
+    def __init__(
+        self, start: ContainerStart, address: str, events: ContainerEvents, on_gone: Callable[[ProcessContainer], None]
+    ) -> None:
+        self.id = start.container_id
+        self.address = address
+        self.start = start
+        self.phase = Phase.QUEUED
+        self.pid: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._events = events
+        self._on_gone = on_gone
+        self._lifeline: PacketChannel | None = None
+        self._tether: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pidfd: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<ProcessContainer {self.id} {self.start.function.name} {self.phase.name.lower()} pid={self.pid}>"
+
+    # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
+    def cancel(self, input_id: str) -> None:
+        """See `model.ports.Container`."""
+        if self._lifeline is not None:
+            self._lifeline.send(wire.encode(wire.Cancel(input_id)))
+
+    def stop(self, grace: float) -> None:
+        """See `model.ports.Container`. One that is not ready yet has nothing to finish."""
+        if self.phase is not Phase.READY:
+            self.kill()
+            return
+        assert self._lifeline is not None
+        self._to(Phase.ENDING)
+        self._lifeline.send(wire.encode(wire.Stop(grace)))
+        self._set_timer(grace, self.kill)
+
+    def kill(self) -> None:
+        """See `model.ports.Container`."""
+        if self.phase is Phase.QUEUED:
+            self._loop.call_soon(self.ended, "ended before it started")
+        if self.phase in (Phase.QUEUED, Phase.STARTING, Phase.READY):
+            self._to(Phase.ENDING)
+        self._kill_group()
+
+    # -- what its template says of it ---------------------------------------------------------------------------------
+    def connect(self, wires: Wires) -> None:
+        """The template is about to be asked for it: time counts from now."""
+        self._to(Phase.STARTING)
+        self._lifeline = PacketChannel(wires.lifeline, self._hear)
+        self._tether = wires.tether
+        function = self.start.function
+        seconds = function.startup_timeout or float(function.timeout)
+        self._set_timer(seconds, lambda: self.fail(StartFailure(f"It did not become ready within {seconds:g} s.")))
+
+    def forked(self, pid: int) -> None:
+        """It has a process."""
+        self.pid = pid
+        if self.phase is Phase.ENDING:
+            self._kill_group()
+
+    def fail(self, failure: StartFailure) -> None:
+        """It cannot become ready."""
+        if self.phase not in (Phase.QUEUED, Phase.STARTING):
+            return
+        self._events.failed(self, failure)
+        self.kill()
+
+    def ended(self, status: str) -> None:
+        """Its process is gone. Whatever it had said before counts first."""
+        if self._lifeline is not None:
+            self._lifeline.drain()
+        if self.phase is Phase.GONE:
+            return
+        if self.phase in (Phase.QUEUED, Phase.STARTING):
+            self._events.failed(self, StartFailure(f"The container ended while it started: {status}."))
+        self._to(Phase.GONE)
+        self._release()
+        self._on_gone(self)
+        self._events.exited(self, status)
+
+    def adopt(self) -> None:
+        """Its template is gone, and its process is our child now: wait for it ourselves."""
+        if self.pid is None:
+            self.fail(StartFailure("The image's template process ended while the container started."))
+            self.ended("ended with its template")
+            return
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self.ended("exit status unknown")
+            return
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def _to(self, phase: Phase) -> None:
+        if phase not in _NEXT[self.phase]:
+            raise AssertionError(f"{self!r} cannot become {phase.name}")
+        self.phase = phase
+
+    def _hear(self, packet: bytes) -> None:
+        message = wire.from_container(packet)
+        match message:
+            case wire.Ready() if self.phase is Phase.STARTING:
+                self._to(Phase.READY)
+                self._clear_timer()
+                self._events.ready(self)
+            case wire.Failed(cause, detail):
+                self.fail(StartFailure(cause, detail))
+            case wire.Done(input_id):
+                self._events.finished(self, input_id)
+
+    def _set_timer(self, seconds: float, action: Callable[[], None]) -> None:
+        self._clear_timer()
+        self._timer = self._loop.call_later(seconds, action)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _kill_group(self) -> None:
+        """Both ways: the tether works before we know the process, the signal works when it has cut its tether."""
+        if self._tether is not None:
+            os.close(self._tether)
+            self._tether = None
+        if self.pid is not None and self.phase is not Phase.GONE:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        assert self.pid is not None
+        assert self._pidfd is not None
+        self._kill_group()
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            self.ended("exit status unknown")
+        else:
+            self.ended(describe(status))
+
+    def _release(self) -> None:
+        self._clear_timer()
+        if self._lifeline is not None:
+            self._lifeline.close()
+        if self._tether is not None:
+            os.close(self._tether)
+            self._tether = None
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.address)
+
+
+def describe(status: int) -> str:
+    """A wait status in words: "exit code 0", "signal 9 (SIGKILL)"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"

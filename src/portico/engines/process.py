@@ -1,0 +1,79 @@
+"""Containers as processes of this machine, forked from one template process for each image."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from portico.engines.container import ProcessContainer
+from portico.engines.template import Template
+from portico.model.errors import StartError
+from portico.model.ports import BuiltImage, ContainerEvents, ContainerStart, OutputSink, StartFailure
+
+_PATIENCE = 5.0  # seconds that killed processes may take to vanish
+
+
+class ProcessEngine:
+    """See `model.ports.Engine`. All of it runs on one loop.
+
+    run_dir: the folder for sockets, kept short: a socket's path has at most 107 bytes. sink: takes what containers
+    print. idle_template_seconds: how long a template without containers stays.
+    """
+
+    def __init__(self, run_dir: Path, sink: OutputSink, *, idle_template_seconds: float = 600.0) -> None:
+        self._folder = run_dir / "c"
+        self._sink = sink
+        self._idle_seconds = idle_template_seconds
+        self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
+        self._templates: set[Template] = set()  # all of which anything is left
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<ProcessEngine {sorted(map(repr, self._templates))}>"
+
+    def start(self, start: ContainerStart, events: ContainerEvents) -> ProcessContainer:
+        """See `model.ports.Engine`."""
+        address = str(self._folder / f"{start.container_id}.sock")
+        try:
+            template = self._template(start.image)
+        except (OSError, StartError) as error:
+            container = ProcessContainer(start, address, events, on_gone=lambda container: None)
+            asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
+        else:
+            container = ProcessContainer(start, address, events, on_gone=template.forget)
+            template.fork(container)
+        return container
+
+    async def warm(self, image: BuiltImage) -> None:
+        """See `model.ports.Engine`. StartError, with what the image's Python said, when that cannot be."""
+        await self._template(image).warm()
+
+    async def close(self) -> None:
+        """See `model.ports.Engine`."""
+        self._closed = True
+        for template in list(self._templates):
+            template.close()
+        await self._finish()
+        for template in list(self._templates):
+            template.kill()
+        await self._finish()
+
+    def _template(self, image: BuiltImage) -> Template:
+        if self._closed:
+            raise StartError("The server is ending.")
+        template = self._current.get(image.key)
+        if template is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            template = Template(image, self._sink, idle_seconds=self._idle_seconds, retired=self._retired)
+            template.finished.add_done_callback(lambda _: self._templates.discard(template))
+            self._current[image.key] = template
+            self._templates.add(template)
+            template.start()
+        return template
+
+    def _retired(self, template: Template) -> None:
+        del self._current[template.image.key]
+
+    async def _finish(self) -> None:
+        if self._templates:
+            await asyncio.wait([template.finished for template in self._templates], timeout=_PATIENCE)

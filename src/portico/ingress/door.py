@@ -1,0 +1,110 @@
+"""The ingress as a whole: listening sockets, connections with their deadlines, the way from a host to an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from email.utils import formatdate
+from typing import Final
+
+from portico.core.wheel import Wheel
+from portico.ingress import pages
+from portico.ingress.client import ClientConnection
+from portico.ingress.head import host_of
+from portico.ingress.ports import Directory, Endpoint, Refusal
+from portico.ingress.upstream import Upstreams
+
+TICK: Final = 1.0  # seconds between looks at the deadlines
+HOST_CACHE: Final = 4096  # Host headers whose meaning is remembered
+
+
+class Ingress:
+    """Accepts connections and leads their requests to endpoints. All of it runs on one event loop."""
+
+    def __init__(self, directory: Directory, loop: asyncio.AbstractEventLoop) -> None:
+        self.upstreams = Upstreams(loop)
+        self.now = loop.time
+        self._loop = loop
+        self._directory = directory
+        self._hosts: dict[bytes, Endpoint | Refusal] = {}
+        self._connections: set[ClientConnection] = set()
+        self._wheel: Wheel[ClientConnection] = Wheel()
+        self._ticking = False
+        self._servers: list[asyncio.Server] = []
+        self._idle = asyncio.Event()
+        self._date = (0, b"")
+
+    def __repr__(self) -> str:
+        return f"<Ingress {len(self._connections)} connections>"
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept connections from this bound socket."""
+        server = await self._loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=2048)
+        self._servers.append(server)
+
+    async def close(self, grace: float) -> None:
+        """Accept no more; let running exchanges end, for at most `grace` seconds; then close what is left."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        if self._connections:
+            self._idle.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        for connection in list(self._connections):
+            connection.abort()
+        self.upstreams.close()
+
+    def routes_changed(self) -> None:
+        """Hosts may lead elsewhere from now on."""
+        self._hosts.clear()
+
+    # -- for connections ------------------------------------------------------------------------------------------
+    def find(self, host: bytes) -> Endpoint | Refusal:
+        """Where this Host header leads."""
+        found = self._hosts.get(host)
+        if found is None:
+            name = host_of(host)
+            if name is None:
+                return pages.NO_HOST
+            found = self._directory.find(name)
+            if len(self._hosts) >= HOST_CACHE:
+                self._hosts.clear()
+            self._hosts[host] = found
+        return found
+
+    def opened(self, connection: ClientConnection) -> None:
+        """A connection is there."""
+        self._connections.add(connection)
+        self.watch(connection)
+
+    def closed(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._wheel.drop(connection)
+        if not self._connections:
+            self._idle.set()
+
+    def watch(self, connection: ClientConnection) -> None:
+        """Look at the connection's deadline from now on."""
+        self._wheel.drop(connection)
+        self._wheel.put(connection, self.now())
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK, self._tick)
+
+    def date_line(self) -> bytes:
+        """The Date header of this second."""
+        second = int(self.now())
+        if self._date[0] != second:
+            self._date = (second, b"date: %b\r\n" % formatdate(usegmt=True).encode())
+        return self._date[1]
+
+    def _tick(self) -> None:
+        for connection in self._wheel.turn(self.now()):
+            connection.expired()
+        self._ticking = len(self._wheel) > 0
+        if self._ticking:
+            self._loop.call_later(TICK, self._tick)

@@ -1,0 +1,266 @@
+"""One request and its answer, from the moment its head is known until the slot is given back."""
+
+from __future__ import annotations
+
+import secrets
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from portico.ingress import pages
+from portico.ingress.head import RequestHead, ResponseHead
+from portico.ingress.ports import Endpoint, Lease, Refusal
+
+if TYPE_CHECKING:
+    from portico.ingress.client import ClientConnection
+    from portico.ingress.upstream import UpstreamConnection
+
+IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
+MAX_TRIES: Final = 4
+BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
+
+
+class Phase(Enum):
+    """How far an exchange has come."""
+
+    NEW = 0
+    WAITING = 1  # for a slot, or for a connection to the container
+    SENT = 2  # the head is on its way; nothing has come back
+    ANSWERING = 3  # the response's head has been passed on
+    TUNNEL = 4  # both sides speak another protocol now
+    ENDED = 5
+
+
+class Exchange:
+    """Joins a client's connection with a container's for one input."""
+
+    __slots__ = (
+        "_body",
+        "_chunked_out",
+        "_endpoint",
+        "_lease",
+        "_repeatable",
+        "_tries",
+        "body_size",
+        "chunked_in",
+        "client",
+        "complete",
+        "head",
+        "id",
+        "keep_alive",
+        "phase",
+        "response",
+        "upgrading",
+        "upstream",
+        "version_1_0",
+    )
+
+    def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
+        self.client = client
+        self.head = head
+        self.id = secrets.token_hex(8)
+        self.keep_alive = keep_alive
+        self.version_1_0 = version_1_0
+        self.complete = False  # the request has come in whole
+        self.chunked_in = False
+        self.upgrading = False  # whatever the client sends from here on is not HTTP
+        self.body_size = 0
+        self.phase = Phase.NEW
+        self.response = ResponseHead()
+        self.upstream: UpstreamConnection | None = None
+        self._endpoint: Endpoint | None = None
+        self._lease: Lease | None = None
+        self._body: list[bytes] = []
+        self._chunked_out = False
+        self._tries = 0
+        self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
+
+    # -- from the client ------------------------------------------------------------------------------------------
+    def start(self, target: Endpoint | Refusal) -> None:
+        """Its turn on the client's connection has come."""
+        if isinstance(target, Refusal):
+            self.refused(target)
+            return
+        self._endpoint = target
+        self._ask()
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        if self.phase is Phase.ENDED:
+            return
+        self.body_size += len(data)
+        piece = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data
+        if self.upstream is not None:
+            self.upstream.write(piece)
+        else:
+            self._body.append(piece)
+            if self.body_size > BODY_WINDOW:
+                self.client.pause()
+
+    def end_of_request(self) -> None:
+        """The request has come in whole."""
+        self.complete = True
+        if self.chunked_in and self.phase is not Phase.ENDED:
+            if self.upstream is not None:
+                self.upstream.write(b"0\r\n\r\n")
+            else:
+                self._body.append(b"0\r\n\r\n")
+
+    def client_lost(self) -> None:
+        """Nobody waits for the answer any more."""
+        phase, self.phase = self.phase, Phase.ENDED
+        if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
+            self._endpoint.leave(self)
+        elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+            self._drop_upstream()
+            self._take_lease().cancel()
+        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
+
+    # -- from the pool --------------------------------------------------------------------------------------------
+    def granted(self, lease: Lease) -> None:
+        """It has a slot."""
+        self._lease = lease
+        self.client.ingress.upstreams.carry(self, lease.address)
+
+    def moved(self, endpoint: Endpoint) -> None:
+        """It waits elsewhere now."""
+        self._endpoint = endpoint
+
+    def refused(self, refusal: Refusal) -> None:
+        """It gets no slot; or the request itself is refused."""
+        self.phase = Phase.ENDED
+        self._body.clear()
+        self.client.answer(self, refusal)
+
+    # -- from the container's connection --------------------------------------------------------------------------
+    def connected(self, upstream: UpstreamConnection) -> bool:
+        """There is a connection to the container; whether it is still wanted."""
+        if self.phase is Phase.ENDED:
+            self._take_lease().release()
+            return False
+        self.upstream = upstream
+        self.phase = Phase.SENT
+        self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
+        self.client.resume()
+        head = self.head.render(self.id.encode(), self.client.peer, chunked=self.chunked_in)
+        upstream.write(head if not self._body else b"".join([head, *self._body]))
+        self._body.clear()
+        return True
+
+    def not_connected(self) -> None:
+        """The container is not to be reached; nothing was sent, so another one may have it."""
+        self._take_lease().broken()
+        if self.phase is not Phase.ENDED:
+            self._again(pages.LOST)
+
+    def informed(self, status: int, response: ResponseHead) -> None:
+        """An interim response (1xx)."""
+        if not self.version_1_0:
+            lines = b"".join(response.lines)
+            self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
+
+    def switched(self, response: ResponseHead) -> None:
+        """The container accepts the upgrade: from here on, bytes pass both ways."""
+        self.phase = Phase.TUNNEL
+        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
+        self.client.write(response.render(101, self.id.encode(), b"", framing))
+        self.client.tunnel(self)
+
+    def answered(self, status: int, response: ResponseHead) -> None:
+        """The response's head."""
+        self.phase = Phase.ANSWERING
+        self.response = response
+        bodyless = self.head.method == b"HEAD" or status in (204, 304)
+        framing = b""
+        if response.content_length is not None and not response.chunked:
+            framing = b"content-length: %b\r\n" % response.content_length
+        elif not bodyless:
+            if self.version_1_0:
+                self.keep_alive = False
+            else:
+                self._chunked_out = True
+                framing = b"transfer-encoding: chunked\r\n"
+        if not self.complete or self.head.is_websocket:
+            # the client may never send the rest, or goes on in another protocol: its connection cannot be used again
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"connection: close\r\n"
+        elif self.version_1_0:
+            framing += b"connection: keep-alive\r\n"
+        self.client.write(response.render(status, self.id.encode(), self.client.ingress.date_line(), framing))
+
+    def pass_on(self, data: bytes) -> None:
+        """A piece of the response's body."""
+        if self._chunked_out:
+            self.client.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.client.write(data)
+
+    def finished(self) -> None:
+        """The response has ended. The connection to the container is already given back."""
+        if self._chunked_out:
+            self.client.write(b"0\r\n\r\n")
+        self.upstream = None
+        self.phase = Phase.ENDED
+        lease = self._take_lease()
+        if self.response.held:
+            lease.hold()
+        elif self.complete:
+            lease.release()
+        else:
+            lease.cancel()
+        self.client.exchange_ended(self)
+
+    def upstream_lost(self) -> None:
+        """The container's connection ended before the response did."""
+        phase, self.phase = self.phase, Phase.ENDED
+        self.upstream = None
+        lease = self._take_lease()
+        if phase is Phase.TUNNEL:
+            lease.cancel()
+            self.client.close()
+        elif phase is Phase.ANSWERING:
+            lease.cancel()
+            self.client.abort()  # a response cut short must not look whole
+        else:
+            lease.broken()
+            self._again(pages.LOST)
+
+    def garbled(self) -> None:
+        """The container's answer is not HTTP."""
+        phase, self.phase = self.phase, Phase.ENDED
+        self._drop_upstream()
+        self._take_lease().broken()
+        if phase is Phase.ANSWERING:
+            self.client.abort()
+        else:
+            self.refused(pages.GARBAGE)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    def _ask(self) -> None:
+        assert self._endpoint is not None
+        self._tries += 1
+        self.phase = Phase.WAITING
+        lease = self._endpoint.lease(self, self.id)
+        if isinstance(lease, Refusal):
+            self.refused(lease)
+        elif lease is not None:
+            self.granted(lease)
+
+    def _again(self, otherwise: Refusal) -> None:
+        if self._repeatable and self._tries < MAX_TRIES:
+            self._ask()
+        else:
+            self.refused(otherwise)
+
+    def _take_lease(self) -> Lease:
+        lease, self._lease = self._lease, None
+        assert lease is not None, "an exchange that was sent has a lease"
+        return lease
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()

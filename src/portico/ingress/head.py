@@ -1,0 +1,186 @@
+"""Heads of requests and responses: what is kept, what is dropped, what is written anew.
+
+What belongs to one hop (RFC 9110, 7.6.1) is never passed on; message framing is written from what was understood.
+Names that the ingress sets itself are dropped from what clients send, so that nobody can forge them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_HEAD: Final = 64 * 1024
+
+_HOP: Final = frozenset(
+    [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"]
+)
+_FORGEABLE: Final = frozenset(
+    [
+        b"x-portico-input",
+        b"x-portico-client",
+        b"x-portico-held",
+        b"x-request-id",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"forwarded",
+        b"x-real-ip",
+    ]
+)
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
+RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
+
+
+class RequestHead:
+    """The head of one request, collected line by line as the parser reports it."""
+
+    __slots__ = (
+        "_accept",
+        "connection",
+        "content_length",
+        "hosts",
+        "lines",
+        "method",
+        "size",
+        "target",
+        "transfer_coding",
+        "upgrade",
+    )
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.lines: list[bytes] = []
+        self.hosts: list[bytes] = []
+        self.connection: list[bytes] = []
+        self.content_length: bytes | None = None
+        self.transfer_coding: bytes | None = None
+        self.upgrade: bytes | None = None
+        self._accept = b""
+        self.size = 0
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """One more header line."""
+        self.size += len(name) + len(value) + 4
+        lower = name.lower()
+        if lower not in REQUEST_SPECIAL:
+            self.lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower == b"host":
+            self.hosts.append(value)
+            self.lines.append(b"host: %b\r\n" % value)
+        elif lower == b"accept":
+            self._accept += value
+            self.lines.append(b"accept: %b\r\n" % value)
+        elif lower == b"content-length":
+            self.content_length = value
+        elif lower == b"transfer-encoding":
+            self.transfer_coding = (
+                self.transfer_coding + b"," if self.transfer_coding else b""
+            ) + value.strip().lower()
+        elif lower == b"connection":
+            self.connection += [token.strip().lower() for token in value.split(b",")]
+        elif lower == b"upgrade":
+            self.upgrade = value.strip().lower()
+
+    def locate(self) -> bool:
+        """Bring the target into origin form; whether it can be. An absolute form replaces the Host header."""
+        if self.target[:1] == b"/" or (self.target == b"*" and self.method == b"OPTIONS"):
+            return True
+        scheme, separator, rest = self.target.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            return False
+        authority, slash, path = rest.partition(b"/")
+        authority, question, query = authority.partition(b"?")
+        self.target = b"/" + path if slash else b"/" + question + query
+        self.hosts = [authority.rpartition(b"@")[2]]
+        self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % self.hosts[0]]
+        return True
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the client asked for JSON."""
+        return b"application/json" in self._accept.lower()
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it asks to become a WebSocket."""
+        return self.upgrade == b"websocket" and self.method == b"GET" and b"upgrade" in self.connection
+
+    def render(self, input_id: bytes, client: bytes, *, chunked: bool) -> bytes:
+        """The head as the container gets it; the two headers of our own come first."""
+        if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
+            # headers that the client named as belonging to its connection; the two that carry meaning stay
+            dropped = extra - {b"host", b"content-length"}
+            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
+        parts = [
+            b"%b %b HTTP/1.1\r\nx-portico-input: %b\r\nx-portico-client: %b\r\nx-request-id: %b\r\n"
+            % (self.method, self.target, input_id, client, input_id),
+            *self.lines,
+        ]
+        if chunked:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        elif self.content_length is not None:
+            parts.append(b"content-length: %b\r\n" % self.content_length)
+        if self.is_websocket:
+            parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+
+class ResponseHead:
+    """The head of one response."""
+
+    __slots__ = ("chunked", "connection", "content_length", "dated", "held", "lines", "reason", "upgrade")
+
+    def __init__(self) -> None:
+        self.reason = b""
+        self.lines: list[bytes] = []
+        self.connection: list[bytes] = []
+        self.content_length: bytes | None = None
+        self.chunked = False
+        self.held = False
+        self.dated = False
+        self.upgrade: bytes | None = None
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """One more header line."""
+        lower = name.lower()
+        if lower not in RESPONSE_SPECIAL:
+            self.lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower == b"content-length":
+            self.content_length = value
+        elif lower == b"transfer-encoding":
+            self.chunked = True
+        elif lower == b"x-portico-held":
+            self.held = True
+        elif lower == b"date":
+            self.dated = True
+            self.lines.append(b"date: %b\r\n" % value)
+        elif lower == b"connection":
+            self.connection += [token.strip().lower() for token in value.split(b",")]
+        elif lower == b"upgrade":
+            self.upgrade = value
+
+    def render(self, status: int, request_id: bytes, date: bytes, framing: bytes) -> bytes:
+        """The head as the client gets it. `framing` are the lines about length and connection."""
+        if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
+            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in extra]
+        return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
+            status,
+            self.reason,
+            b"".join(self.lines),
+            b"" if self.dated else date,
+            framing,
+            request_id,
+        )
+
+
+def host_of(value: bytes) -> str | None:
+    """The host name of a Host header: lower-case, without port and final dot; None when it is none."""
+    try:
+        host = value.strip().decode("ascii").lower()
+    except UnicodeDecodeError:
+        return None
+    host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    host = host.removesuffix(".")
+    return host if host and all(c.isalnum() or c in "-._[]:" for c in host) else None

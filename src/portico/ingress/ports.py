@@ -1,0 +1,65 @@
+"""What the ingress asks of whoever owns the pools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an input gets no container. `retry_after` is in seconds."""
+
+    status: int
+    text: str
+    retry_after: int | None = None
+
+
+class Lease(Protocol):
+    """A slot of one container, busy from the moment it is assigned. Exactly one of the four verbs ends its use."""
+
+    @property
+    def address(self) -> str:
+        """The path of the container's Unix socket."""
+
+    def release(self) -> None:
+        """The input has ended: the slot is free."""
+
+    def hold(self) -> None:
+        """The response has ended, the input goes on: the slot is free when the container says so."""
+
+    def cancel(self) -> None:
+        """Nobody waits for the input any more: end it; the slot is free when the container says so."""
+
+    def broken(self) -> None:
+        """The container did not speak HTTP with us: give it no more inputs."""
+
+
+class Waiter(Protocol):
+    """An input that may have to wait for a slot."""
+
+    def granted(self, lease: Lease) -> None:
+        """It has one now."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """It will not get one."""
+
+    def moved(self, endpoint: Endpoint) -> None:
+        """It waits at another endpoint from now on."""
+
+
+class Endpoint(Protocol):
+    """What a host name leads to."""
+
+    def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
+        """A slot at once, a refusal, or None: `waiter` hears later."""
+
+    def leave(self, waiter: Waiter) -> None:
+        """`waiter` waits no longer."""
+
+
+class Directory(Protocol):
+    """Knows where each host leads."""
+
+    def find(self, host: str) -> Endpoint | Refusal:
+        """`host` is lower-case and has no port."""

@@ -1,0 +1,222 @@
+"""Connections to containers: kept alive, one exchange at a time, found by the container's address."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from portico.ingress.exchange import Exchange
+from portico.ingress.head import ResponseHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Upstreams:
+    """All connections to containers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._idle: dict[str, list[UpstreamConnection]] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._open: set[UpstreamConnection] = set()
+
+    def carry(self, exchange: Exchange, address: str) -> None:
+        """Give the exchange a connection to this container: an idle one at once, or a new one soon."""
+        idle = self._idle.get(address)
+        if idle:
+            idle.pop().begin(exchange)
+            return
+        task = self._loop.create_task(self._connect(exchange, address))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, exchange: Exchange, address: str) -> None:
+        try:
+            _, protocol = await self._loop.create_unix_connection(lambda: UpstreamConnection(self, address), address)
+        except OSError:
+            exchange.not_connected()
+        else:
+            protocol.begin(exchange)
+
+    def opened(self, connection: UpstreamConnection) -> None:
+        """A connection is there."""
+        self._open.add(connection)
+
+    def rest(self, connection: UpstreamConnection) -> None:
+        """A connection has ended its exchange, and can take another one."""
+        self._idle.setdefault(connection.address, []).append(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+        idle = self._idle.get(connection.address)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+            if not idle:
+                del self._idle[connection.address]
+
+    def close(self) -> None:
+        """End all connections."""
+        for task in self._connecting:
+            task.cancel()
+        for connection in list(self._open):
+            connection.abandon()
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a container."""
+
+    def __init__(self, upstreams: Upstreams, address: str) -> None:
+        self.address = address
+        self._upstreams = upstreams
+        self._exchange: Exchange | None = None
+        self._head = ResponseHead()
+        self._transport = cast("asyncio.Transport", None)
+        self._parser = httptools.HttpResponseParser(self)
+        self._reusable = True
+        self._ended = False  # the response has come in whole; what follows belongs to nobody
+        self._until_close = False  # the response ends when the connection does
+        self._feed: Callable[[bytes], None] = self._parse
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.address} {self._exchange!r}>"
+
+    def begin(self, exchange: Exchange) -> None:
+        """Carry this exchange."""
+        self._exchange = exchange
+        self._ended = False
+        self._transport.resume_reading()
+        if not exchange.connected(self):
+            self._exchange = None
+            self._upstreams.rest(self)
+
+    def write(self, data: bytes) -> None:
+        """Send to the container."""
+        self._transport.write(data)
+
+    def abandon(self) -> None:
+        """Nobody wants the rest."""
+        self._exchange = None
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """The client reads more slowly than the container writes."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._transport.resume_reading()
+
+    # -- the transport's callbacks --------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._upstreams.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._upstreams.closed(self)
+        if self._until_close and exc is None:
+            self._end()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.upstream_lost()
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client.pause()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client.resume()
+
+    # -- the parser -----------------------------------------------------------------------------------------------
+    def _parse(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._transport.abort()  # it speaks out of turn
+            return
+        client = exchange.client
+        client.cork()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._garbled()
+        if self._ended:
+            self._end()
+        client.uncork()
+
+    def _tunnel(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.client.write(data)
+
+    def _switch(self, rest: bytes) -> None:
+        if self._exchange is None:
+            return
+        if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
+            self._garbled()
+            return
+        self._feed = self._tunnel
+        self._exchange.switched(self._head)
+        if rest:
+            self._tunnel(rest)
+
+    def _garbled(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.garbled()
+        self._transport.abort()
+
+    # What comes after the end of the response in one read belongs to no request: the connection is not used again.
+    def on_message_begin(self) -> None:
+        self._head = ResponseHead()
+        if self._ended:
+            self._reusable = False
+
+    def on_status(self, status: bytes) -> None:
+        self._head.reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head.header(name, value)
+
+    def on_headers_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None or self._ended:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status != 101:
+                exchange.informed(status, self._head)
+            return
+        head = self._head
+        bodyless = exchange.head.method == b"HEAD" or status in (204, 304)
+        self._until_close = not (bodyless or head.chunked or head.content_length is not None)
+        self._reusable = self._parser.should_keep_alive() and not self._until_close
+        exchange.answered(status, head)
+        self._ended = exchange.head.method == b"HEAD"  # the parser would wait for a body that does not come
+
+    def on_body(self, data: bytes) -> None:
+        if self._exchange is not None and not self._ended:
+            self._exchange.pass_on(data)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() >= 200:
+            self._ended = True
+
+    def _end(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if exchange.head.method == b"HEAD":
+            self._parser = httptools.HttpResponseParser(self)
+        if self._reusable and exchange.complete:
+            self._upstreams.rest(self)
+        else:
+            self._transport.abort()
+        exchange.finished()

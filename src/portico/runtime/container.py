@@ -1,0 +1,130 @@
+"""The life of one container, from the fork to the exit."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import faulthandler
+import gc
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from portico.model.errors import Error, InvalidError
+from portico.runtime import isolate, loader, serve, web
+from portico.runtime.lifeline import Lifeline
+from portico.sdk import context
+from portico.wire import container as wire
+
+_START_FAILED = 1  # exit status
+
+
+class Descriptors(NamedTuple):
+    """What a fork request brings, in this order."""
+
+    lifeline: int
+    tether: int
+    stdout: int
+    stderr: int
+    launch: int
+
+
+def main(descriptors: Descriptors) -> NoReturn:
+    """Run as the child of a fork; never returns to the template's code."""
+    status = _START_FAILED
+    try:
+        launch = _detach(descriptors)
+        status = _live(launch, Lifeline(descriptors.lifeline))
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _detach(descriptors: Descriptors) -> wire.Launch:
+    """Become a process of its own; what it should run."""
+    isolate.default_signals()
+    os.setsid()
+    isolate.tether(descriptors.tether)
+    isolate.redirect(descriptors.stdout, descriptors.stderr)
+    launch = wire.launch(_read_all(descriptors.launch))
+    isolate.close_all_but((descriptors.lifeline, descriptors.tether))
+    isolate.replace_environment(launch.env)
+    isolate.limit_memory(launch.function.resources.memory_limit)
+    faulthandler.enable()
+    return launch
+
+
+def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
+    """Load the user's code, serve it, and end; the exit status."""
+    try:
+        endpoint = _load(launch)
+        loop = serve.new_loop()
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(_serve(launch, lifeline, endpoint))
+    except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
+        cause, text = _explain(error)
+        sys.stderr.write(f"{text.rstrip()}\n")
+        _flush()
+        lifeline.fail(cause, text)
+        return _START_FAILED
+    return 0
+
+
+def _load(launch: wire.Launch) -> web.Endpoint:
+    _enter(launch)
+    module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
+    return web.build(launch.function, loader.find_function(module, launch.function))
+
+
+def _enter(launch: wire.Launch) -> None:
+    """The surroundings that the user's code expects."""
+    try:
+        os.chdir(launch.workdir)
+    except OSError as error:
+        raise InvalidError(f"The working folder {launch.workdir} cannot be entered: {error.strerror}.") from None
+    sys.argv = [launch.entry.path or launch.entry.module]
+    context.enter_container(launch.app_name, launch.app_id, launch.urls)
+
+
+async def _serve(launch: wire.Launch, lifeline: Lifeline, endpoint: web.Endpoint) -> None:
+    server = serve.Server(
+        endpoint,
+        launch.socket_path,
+        max_inputs=launch.function.concurrency.max_inputs,
+        done=lambda input_id: lifeline.send(wire.Done(input_id)),
+        explain=_explain,
+    )
+
+    def on_ready() -> None:
+        lifeline.listen(server.obey)
+        lifeline.send(wire.Ready())
+        gc.enable()  # the template turned it off: nothing that was made so far will be garbage
+
+    await server.run(on_ready)
+
+
+def _explain(error: BaseException) -> tuple[str, str]:
+    """The first line and the whole of what to say about it. Our own errors speak for themselves."""
+    if isinstance(error, Error):
+        text = "\n".join(filter(None, (error.message, error.hint, error.detail)))
+        return error.message, text
+    return loader.user_traceback(error)
+
+
+def _read_all(descriptor: int) -> bytes:
+    with open(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the pipe is gone, or the user's code has closed the stream
+            continue

@@ -1,0 +1,236 @@
+"""The outermost ASGI layer of a container: it knows each input by its id, and says when one has ended.
+
+Laws:
+1. An input has ended when the app's callable has returned, not when the client has its response.
+2. The ingress takes the response's end for the input's end, unless the response carries HELD_HEADER; then, and after
+   every Cancel, the guard says Done. So a response that may end before its input is marked.
+3. To know which responses those are, what the app sends waits until the app returns, but never longer than one turn of
+   the loop. A streaming response is marked from its start.
+4. An exception is logged once, with the input's id; the client sees a plain 500 if nothing was sent, and a cut-off
+   response otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from portico.runtime.asgi import App, Message, Receive, Scope, Send
+from portico.wire.container import CLIENT_HEADER, HELD_HEADER, INPUT_HEADER
+
+Explain = Callable[[BaseException], tuple[str, str]]  # an exception -> its first line, its traceback
+_HELD = (HELD_HEADER, b"1")
+_FORGET = 1_000  # cancelled ids that are remembered in case their request is still on its way
+_EXPIRED = b"Missing request, possibly due to expiry or cancellation"
+_WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
+
+
+class AlreadyLogged(Exception):  # noqa: N818 - it is no error of its own
+    """Tells the server below to close the connection; the reason is in the log."""
+
+
+class Guard:
+    """Wraps the user's app.
+
+    done: says that an input has ended. explain: turns an exception into text. in_threads: the tasks that wait for a
+    worker thread right now.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        done: Callable[[str], None],
+        explain: Explain,
+        in_threads: Callable[[], Iterable[object]] = tuple,
+    ) -> None:
+        self._app = app
+        self._done = done
+        self._explain = explain
+        self._in_threads = in_threads
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._cancelled: dict[str, None] = {}  # a set in order of arrival
+
+    def __repr__(self) -> str:
+        return f"<Guard {len(self._running)} running>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One input. A request without the ingress's headers is served as it is."""
+        input_id = _identify(scope)
+        if input_id in self._cancelled:
+            del self._cancelled[input_id]
+            await _refuse(scope, send)
+            return
+        response = _Response(send) if scope["type"] == "http" else _Socket(send)
+        if input_id:
+            await self._account(input_id, self._run(scope, receive, response, input_id), response)
+        else:
+            await self._run(scope, receive, response, input_id)
+
+    def cancel(self, input_id: str) -> None:
+        """End this input. One whose thread works goes on until the thread is done: nothing can end a thread."""
+        if input_id in self._cancelled:
+            return
+        self._cancelled[input_id] = None
+        task = self._running.get(input_id)
+        if task is None:
+            self._done(input_id)
+            if len(self._cancelled) > _FORGET:
+                self._forget()
+        elif task not in self._in_threads():
+            task.cancel()
+
+    def cancel_all(self) -> None:
+        """End all inputs."""
+        for input_id in list(self._running):
+            self.cancel(input_id)
+
+    async def _account(self, input_id: str, run: Coroutine[Any, Any, None], response: _Response | _Socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[input_id] = task
+        try:
+            await run
+        finally:
+            del self._running[input_id]
+            if response.held or input_id in self._cancelled:
+                self._cancelled.pop(input_id, None)
+                self._done(input_id)
+
+    def _forget(self) -> None:
+        oldest = next(input_id for input_id in self._cancelled if input_id not in self._running)
+        del self._cancelled[oldest]
+
+    async def _run(self, scope: Scope, receive: Receive, response: _Response | _Socket, input_id: str) -> None:
+        try:
+            await self._app(scope, receive, response.send)
+            await response.finish()
+        except BaseException as error:
+            if not (isinstance(error, asyncio.CancelledError) and input_id in self._cancelled):
+                self._log(scope, input_id, error)
+            await response.fail()
+
+    def _log(self, scope: Scope, input_id: str, error: BaseException) -> None:
+        cause, text = self._explain(error)
+        what = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
+        sys.stderr.write(f"Request {input_id or '-'}: {what} raised {cause}\n{text.rstrip()}\n")
+
+
+class _Response:
+    """What an app sends for one HTTP request, passed on at most one turn of the loop later."""
+
+    __slots__ = ("_complete", "_loop", "_passing", "_send", "_tick", "_waiting", "held")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Message] = []
+        self._tick: asyncio.Handle | None = None
+        self._passing: asyncio.Task[None] | None = None
+        self._complete = False
+        self.held = False
+
+    async def send(self, message: Message) -> None:
+        """As ASGI's send."""
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if self.held:
+            await self._passed()
+            await self._send(message)
+        elif message["type"] == "http.response.start" or last:
+            self._waiting.append(message)
+            self._tick = self._tick or self._loop.call_soon(self._turn_is_over)
+        else:
+            self._waiting.append(message)
+            await self._pass_on(self._take(held=True))
+        self._complete = self._complete or last
+
+    async def finish(self) -> None:
+        """The app has returned."""
+        if self.held:
+            await self._passed()
+        else:
+            await self._pass_on(self._take(held=False))
+
+    async def fail(self) -> None:
+        """The app has raised. AlreadyLogged when the response cannot be saved."""
+        if self._complete:
+            await self.finish()
+        elif self.held:
+            raise AlreadyLogged
+        else:
+            self._take(held=False)
+            await _answer(self._send, 500, b"Internal Server Error")
+
+    def _turn_is_over(self) -> None:
+        self._passing = self._loop.create_task(self._pass_on(self._take(held=True)))
+
+    def _take(self, *, held: bool) -> list[Message]:
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        waiting, self._waiting = self._waiting, []
+        self.held = held
+        if held and waiting[0]["type"] == "http.response.start":
+            waiting[0] = {**waiting[0], "headers": [*waiting[0].get("headers", ()), _HELD]}
+        return waiting
+
+    async def _pass_on(self, messages: list[Message]) -> None:
+        for message in messages:
+            await self._send(message)
+
+    async def _passed(self) -> None:
+        if self._passing is not None:
+            passing, self._passing = self._passing, None
+            await passing
+
+
+class _Socket:
+    """What an app sends over one WebSocket: as it is, but its input may outlive the connection."""
+
+    __slots__ = ("_send", "held")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.held = False
+
+    async def send(self, message: Message) -> None:
+        """As ASGI's send."""
+        if message["type"] == "websocket.accept":
+            self.held = True
+            message = {**message, "headers": [*message.get("headers", ()), _HELD]}
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """The app has returned."""
+
+    async def fail(self) -> None:
+        """The app has raised."""
+        raise AlreadyLogged
+
+
+def _identify(scope: Scope) -> str:
+    """The input's id; the ingress's two headers become what they say about the client."""
+    headers = scope["headers"]
+    if len(headers) < 2 or headers[0][0] != INPUT_HEADER or headers[1][0] != CLIENT_HEADER:
+        return ""
+    address, port, scheme = headers[1][1].decode("latin-1").split(" ")
+    scope["client"] = (address, int(port))
+    scope["scheme"] = _WEBSOCKET_SCHEMES[scheme] if scope["type"] == "websocket" else scheme
+    scope["headers"] = headers[2:]
+    identifier: str = headers[0][1].decode("latin-1")
+    return identifier
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1011})
+    else:
+        await _answer(send, 408, _EXPIRED)
+
+
+async def _answer(send: Send, status: int, text: bytes) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

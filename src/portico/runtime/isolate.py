@@ -1,0 +1,75 @@
+"""What turns a fork of the template into a process of its own: session, descriptors, environment, limits, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_reaper() -> None:
+    """Processes that a descendant leaves behind become this process's children, to be reaped here."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def tether(descriptor: int) -> None:
+    """Let the kernel kill this process group as soon as the pipe's other end closes.
+
+    `descriptor` is the read end of a pipe whose only writer is the server. This works whatever the process does: with
+    a blocked loop, or in C code that holds the interpreter's lock. Call it as leader of the process group.
+    """
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        os.read(descriptor, 1)  # nobody writes: this is the end, which may have come before the line above
+        os.kill(0, signal.SIGKILL)
+    except BlockingIOError:
+        pass
+
+
+def redirect(stdout: int, stderr: int) -> None:
+    """Make these the standard output and error, written line by line."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the interpreter made it a TextIOWrapper
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor except the standard ones and these."""
+    kept = {0, 1, 2, *keep}
+    for entry in os.listdir("/proc/self/fd"):
+        if int(entry) not in kept:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
+                os.close(int(entry))
+
+
+def default_signals() -> None:
+    """Undo the template's signal handling. SIGTERM ends the process until a server handles it."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def replace_environment(variables: dict[str, str]) -> None:
+    """Make these the whole environment."""
+    os.environ.clear()
+    os.environ.update(variables)
+    if "TZ" in variables:
+        time.tzset()
+
+
+def limit_memory(mib: int | None) -> None:
+    """Let allocations fail (MemoryError) beyond this many MiB of private memory."""
+    if mib is not None:
+        size = mib * 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))

@@ -1,0 +1,199 @@
+"""Serves an ASGI app on a container's Unix socket until it is told to stop. The only file that knows uvicorn.
+
+uvicorn's protocol classes run directly on the loop's own server: `uvicorn.Server` would wake up ten times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from portico.runtime.guard import AlreadyLogged, Explain, Guard
+from portico.runtime.lifespan import Lifespan
+from portico.runtime.web import Endpoint
+from portico.wire.container import Cancel, Stop
+
+_WS_MAX_SIZE = 2 * 1024 * 1024
+_FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
+_DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves
+
+
+class Server:
+    """One app on one socket. `done` and `explain` are the guard's."""
+
+    def __init__(
+        self, endpoint: Endpoint, socket_path: str, *, max_inputs: int, done: Callable[[str], None], explain: Explain
+    ) -> None:
+        self._path = socket_path
+        self._threads = max(max_inputs, _FRAMEWORK_THREADS)
+        self._explain = explain
+        self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
+        self._guard = Guard(endpoint.app, done=done, explain=explain, in_threads=self._in_threads)
+        self._state = ServerState()
+        self._state.connections = _Connections()
+        self._stop: asyncio.Future[float] | None = None
+        self._limiter: Any = None
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Start, call `on_ready`, serve until a `Stop`, and end in good order. Raises what the app's start raises."""
+        loop = asyncio.get_running_loop()
+        self._stop = loop.create_future()
+        self._limiter = _thread_limiter(self._threads)
+        if self._lifespan is not None:
+            await self._lifespan.startup()
+        config = _config(self._guard)
+        app_state = self._lifespan.state if self._lifespan is not None else {}
+        server = await loop.create_unix_server(
+            lambda: HttpToolsProtocol(config, self._state, app_state, loop), self._path, backlog=2048
+        )
+        loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
+        on_ready()
+        grace = await self._stop
+        server.close()
+        await self._drain(grace)
+        await self._shut_down()
+
+    def obey(self, message: Cancel | Stop) -> None:
+        """What the server says."""
+        if isinstance(message, Cancel):
+            self._guard.cancel(message.input_id)
+        else:
+            self._stop_within(message.grace)
+
+    def _stop_within(self, grace: float) -> None:
+        assert self._stop is not None
+        if not self._stop.done():
+            self._stop.set_result(grace)
+
+    async def _drain(self, grace: float) -> None:
+        """Let the running inputs finish. Near the end of the grace, cancel the rest."""
+        deadline = asyncio.get_running_loop().call_later(max(grace - 1.0, grace / 2), self._give_up)
+        for connection in list(self._state.connections):
+            if isinstance(connection, HttpToolsProtocol):  # a WebSocket is one running input
+                connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks))
+        await self._connections.empty()
+        deadline.cancel()
+
+    def _give_up(self) -> None:
+        self._guard.cancel_all()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
+    @property
+    def _connections(self) -> _Connections:
+        assert isinstance(self._state.connections, _Connections)
+        return self._state.connections
+
+    async def _shut_down(self) -> None:
+        if self._lifespan is None:
+            return
+        try:
+            await self._lifespan.shutdown()
+        except Exception as error:
+            cause, text = self._explain(error)
+            sys.stderr.write(f"Shutdown raised {cause}\n{text.rstrip()}\n")
+
+    def _in_threads(self) -> Iterable[object]:
+        return () if self._limiter is None else self._limiter.statistics().borrowers
+
+
+class _Connections(set[Any]):
+    """The open connections, as uvicorn's protocols keep them; one can wait for the last to go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._emptied: asyncio.Future[None] | None = None
+
+    def discard(self, connection: Any) -> None:
+        super().discard(connection)
+        self._notify()
+
+    def remove(self, connection: Any) -> None:
+        super().remove(connection)
+        self._notify()
+
+    async def empty(self) -> None:
+        """Returns when none is open."""
+        if self:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
+
+    def _notify(self) -> None:
+        if self._emptied is not None and not self and not self._emptied.done():
+            self._emptied.set_result(None)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's loop or, where the image's Python has none, asyncio's."""
+    try:
+        import uvloop  # compiled for one Python version: an image with another may be without it
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _config(app: Guard) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        interface="asgi3",
+        lifespan="off",
+        ws=_websocket_protocol(),
+        ws_max_size=_WS_MAX_SIZE,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        date_header=False,
+        server_header=False,
+        timeout_keep_alive=_FOREVER,
+    )
+    _quiet()
+    config.load()
+    return config
+
+
+def _websocket_protocol() -> Any:
+    try:
+        module = importlib.import_module("uvicorn.protocols.websockets.websockets_sansio_impl")
+    except ImportError:  # an older uvicorn or websockets in the user's image
+        return "auto"
+    return module.WebSocketsSansIOProtocol
+
+
+def _quiet() -> None:
+    """uvicorn's own words go to stderr, unless the guard has said it better."""
+    logger = logging.getLogger("uvicorn.error")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.addFilter(_is_news)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], AlreadyLogged))
+
+
+def _thread_limiter(threads: int) -> Any:
+    """anyio's limit on worker threads, which FastAPI and Starlette go by; None where the image has no anyio."""
+    try:
+        from anyio import to_thread  # comes with FastAPI and Starlette; an app may do without
+    except ImportError:
+        return None
+    limiter = to_thread.current_default_thread_limiter()
+    limiter.total_tokens = threads
+    return limiter

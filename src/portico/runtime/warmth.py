@@ -1,0 +1,82 @@
+"""Makes a template warm: what every container would otherwise import, compile and set up for itself.
+
+Nothing here may start a thread, and nothing here may fail a template: what does not work in an image (an image may have
+any packages) fails in the container that needs it, where the user sees why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import traceback
+from typing import Any
+
+from portico.model.spec import FunctionSpec, WebKind, WebSpec
+from portico.runtime import serve, web
+from portico.wire.container import Stop
+
+_GET = b"GET /?x=1 HTTP/1.1\r\nhost: warm\r\n\r\n"
+_INVALID = b"GET /?x=no HTTP/1.1\r\nhost: warm\r\norigin: http://warm\r\n\r\n"
+_POST = b'POST / HTTP/1.1\r\nhost: warm\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"name":"warm"}'
+
+
+def generate() -> None:
+    """Warm this process. What fails is said on stderr."""
+    try:
+        _answer(_get_endpoint(), "GET", [_GET, _INVALID])
+        _answer(_post_endpoint(), "POST", [_POST])
+    except Exception:
+        traceback.print_exc()
+
+
+def _get_endpoint() -> web.Function:
+    async def get(x: int) -> dict[str, int]:
+        return {"x": x}
+
+    return get
+
+
+def _post_endpoint() -> web.Function:
+    from pydantic import BaseModel  # an image may be without it
+
+    class Item(BaseModel):
+        name: str
+        qty: int = 42
+
+    async def post(item: Item) -> Any:
+        return item
+
+    post.__annotations__ = {"item": Item, "return": Any}  # FastAPI cannot see a local class by its name
+    return post
+
+
+def _answer(function: web.Function, method: str, requests: list[bytes]) -> None:
+    """Build this endpoint, serve it as a container does, and let it answer these requests."""
+    spec = FunctionSpec(name="warm", module="", qualname="", web=WebSpec(kind=WebKind.FASTAPI_ENDPOINT, method=method))
+    loop = serve.new_loop()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            loop.run_until_complete(_converse(web.build(spec, function), f"{folder}/warm", requests))
+    finally:
+        loop.close()
+
+
+async def _converse(endpoint: web.Endpoint, path: str, requests: list[bytes]) -> None:
+    server = serve.Server(endpoint, path, max_inputs=1, done=_ignore, explain=lambda error: (repr(error), ""))
+    ready = asyncio.Event()
+    serving = asyncio.create_task(server.run(ready.set))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        reader, writer = await asyncio.open_unix_connection(path)
+        for request in requests:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+        server.obey(Stop(0.0))
+        writer.close()
+    waiting.cancel()
+    await serving
+
+
+def _ignore(input_id: str) -> None:
+    """Nobody waits for the end of this input."""

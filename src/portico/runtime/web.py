@@ -1,0 +1,63 @@
+"""From a function with a web decorator to an ASGI app: one builder for each decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.spec import FunctionSpec, WebKind, WebSpec
+from portico.runtime.asgi import App
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a container serves."""
+
+    app: App
+    lifespan: bool  # whether the app may want one
+
+
+def build(spec: FunctionSpec, function: Function) -> Endpoint:
+    """The app of a web function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
+    if spec.web is None:
+        raise UnsupportedError(f"The function {spec.name!r} is not a web endpoint.")
+    return _BUILDERS[spec.web.kind](spec.web, function)
+
+
+def _fastapi_endpoint(web: WebSpec, function: Function) -> Endpoint:
+    try:  # FastAPI is big, and an image may be without it
+        from fastapi import FastAPI
+        from fastapi.middleware.cors import CORSMiddleware
+    except ImportError:
+        raise InvalidError(
+            "`fastapi_endpoint` needs FastAPI, which this function's image does not have. "
+            'Add it to the image: `.pip_install("fastapi[standard]")`.'
+        ) from None
+    app = FastAPI(openapi_url="/openapi.json" if web.docs else None)  # without a schema there are no docs pages either
+    app.add_api_route("/", function, methods=[web.method])
+    # Around the whole app, not inside it: so the answer to an exception carries the headers too.
+    cors = CORSMiddleware(app, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], allow_credentials=True)
+    return Endpoint(cors, lifespan=False)
+
+
+def _asgi_app(web: WebSpec, function: Function) -> Endpoint:
+    app = function()
+    if not callable(app):
+        raise InvalidError(f"An `asgi_app` function has to return an ASGI app, not {type(app).__name__}.")
+    return Endpoint(app, lifespan=True)
+
+
+def _not_yet(web: WebSpec, function: Function) -> Endpoint:
+    raise UnsupportedError(f"`{web.kind}` is not supported yet; `fastapi_endpoint` and `asgi_app` are.")
+
+
+_BUILDERS: dict[WebKind, Callable[[WebSpec, Function], Endpoint]] = {
+    WebKind.FASTAPI_ENDPOINT: _fastapi_endpoint,
+    WebKind.ASGI_APP: _asgi_app,
+    WebKind.WSGI_APP: _not_yet,
+    WebKind.WEB_SERVER: _not_yet,
+}

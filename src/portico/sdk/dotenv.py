@@ -1,0 +1,45 @@
+"""The text of a `.env` file -> its variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_LINE = re.compile(
+    r"""
+    ^[ \t]*(?:export[ \t]+)?
+    (?P<key>[^\s=\#'"]+)[ \t]*
+    (?:=[ \t]*
+        (?: '(?P<raw>(?:\\'|[^'])*)'
+          | "(?P<quoted>(?:\\.|[^"\\])*)"
+          | (?P<plain>[^\r\n]*)
+        )
+    )?
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+_REFERENCE = re.compile(r"\$\{(?P<name>[^}:]+)(?::-(?P<default>[^}]*))?\}")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+
+
+def parse_dotenv(text: str, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The variables, in order; None for a key without "=". `${NAME}` and `${NAME:-default}` are filled in, from the
+    file's earlier lines and from `environ`; not within single quotes. Quoted values may span lines."""
+    variables: dict[str, str | None] = {}
+
+    def fill_in(value: str) -> str:
+        known = {**environ, **variables}
+        return _REFERENCE.sub(lambda match: known.get(match["name"]) or match["default"] or "", value)
+
+    for match in _LINE.finditer(text):
+        if match["raw"] is not None:
+            variables[match["key"]] = match["raw"].replace(r"\'", "'")
+        elif match["quoted"] is not None:
+            unescaped = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), match["quoted"])
+            variables[match["key"]] = fill_in(unescaped)
+        elif match["plain"] is not None:
+            variables[match["key"]] = fill_in(re.sub(r"(^|\s)#.*", "", match["plain"]).strip())
+        else:
+            variables[match["key"]] = None
+    return variables

@@ -1,0 +1,177 @@
+"""What is known of apps, stored and ephemeral: their versions, states and logs. On the control plane's loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from portico.model.errors import InvalidError, NotFoundError
+from portico.model.ports import AppRecord, DeploymentRecord, Store
+from portico.model.settings import Settings
+from portico.model.spec import AppSpec
+from portico.server.dataplane import Bridge, DataPlane
+from portico.server.logs import LogBook
+from portico.server.rollout import Rollouts, stream
+from portico.server.supervisor import Counts
+from portico.wire.control import AppInfo, Event, FunctionInfo, History, LogLine, RollbackRequest, VersionInfo
+
+_NONE = Counts(0, 0, 0, 0)
+
+
+class Apps:
+    """Answers about apps, and ends them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Callable[[], Awaitable[Store]],
+        rollouts: Rollouts,
+        data: DataPlane,
+        bridge: Bridge,
+        logs: LogBook,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._rollouts = rollouts
+        self._data = data
+        self._bridge = bridge
+        self._logs = logs
+
+    async def apps(self) -> list[AppInfo]:
+        """All apps, the newest first."""
+        store = await self._store()
+        deployed = [await self._deployed_info(app) for app in await store.apps(self._settings.environment)]
+        ephemeral = [await self._ephemeral_info(app_id) for app_id in self._rollouts.ephemeral_apps]
+        return sorted([*deployed, *ephemeral], key=lambda app: app.created_at, reverse=True)
+
+    async def app(self, ref: str) -> AppInfo:
+        """One app, by name or id; a living one before a stopped one."""
+        for app_id, release in self._rollouts.ephemeral_apps.items():
+            if ref == app_id:
+                return await self._ephemeral_info(app_id)
+            if ref == release.app_name and await self._living(ref) is None:
+                return await self._ephemeral_info(app_id)
+        return await self._deployed_info(await self._record(ref))
+
+    async def stop_app(self, ref: str) -> AppInfo:
+        """Stop it for good; an ephemeral one ends for its `serve`, too."""
+        info = await self.app(ref)
+        if info.state == "ephemeral":
+            await self._bridge.call(self._data.stop, info.id)
+            self._logs.app(info.id).end()
+            return info
+        if info.state == "stopped":
+            raise InvalidError(f"The app {info.name!r} is stopped already.")
+        await (await self._store()).stop(info.id, time.time())
+        self._rollouts.deployed.discard(info.id)
+        await self._bridge.call(self._data.stop, info.id)
+        self._logs.app(info.id).end()
+        return await self._deployed_info(await self._record(info.id))
+
+    async def history(self, ref: str) -> History:
+        """Its versions, the newest first."""
+        app = await self._record(ref)
+        return History(
+            [
+                VersionInfo(
+                    version=deployment.version,
+                    created_at=deployment.created_at,
+                    current=deployment.version == app.current and app.stopped_at is None,
+                    tag=deployment.tag,
+                    rollback_of=deployment.rollback_of,
+                    functions=[function.name for function in deployment.spec.functions],
+                )
+                for deployment in await (await self._store()).history(app.id)
+            ]
+        )
+
+    def rollback(self, ref: str, request: RollbackRequest) -> AsyncIterator[Event]:
+        """Events until Deployed."""
+
+        async def work(emit: Callable[[Event], None]) -> None:
+            app = await self._record(ref)
+            if app.stopped_at is not None:
+                raise InvalidError(f"The app {app.name!r} is stopped.", hint="Deploy it again.")
+            history = await (await self._store()).history(app.id)
+            await self._rollouts.redeploy(_target(history, app, request.version), app.name, emit)
+
+        return stream(work)
+
+    async def logs(self, ref: str, *, follow: bool, tail: int, function: str | None) -> AsyncIterator[LogLine]:
+        """The last lines, then, with `follow`, what comes until the app ends."""
+        info = await self.app(ref)
+        log = self._logs.app(info.id)
+        for line in log.tail(tail, function):
+            yield line
+        if follow and info.state != "stopped":
+            async for line in log.follow(function):
+                yield line
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    async def _living(self, name: str) -> AppRecord | None:
+        app = await (await self._store()).app(name, self._settings.environment)
+        return app if app is not None and app.stopped_at is None else None
+
+    async def _record(self, ref: str) -> AppRecord:
+        store = await self._store()
+        app = await store.app(ref, self._settings.environment)
+        if app is None:
+            records = await store.apps(self._settings.environment)
+            app = next((record for record in records if record.id == ref), None)
+        if app is None:
+            raise NotFoundError(f"There is no app {ref!r}.", hint="portico app list shows those that there are.")
+        return app
+
+    async def _ephemeral_info(self, app_id: str) -> AppInfo:
+        release = self._rollouts.ephemeral_apps[app_id]
+        return AppInfo(
+            id=app_id,
+            name=release.app_name,
+            environment=release.environment,
+            state="ephemeral",
+            version=release.version,
+            created_at=self._rollouts.created_at[app_id],
+            functions=await self._functions(app_id, release.spec, release.urls),
+        )
+
+    async def _deployed_info(self, app: AppRecord) -> AppInfo:
+        history = await (await self._store()).history(app.id)
+        current = next((deployment for deployment in history if deployment.version == app.current), None)
+        functions: list[FunctionInfo] = []
+        if current is not None and app.stopped_at is None:
+            functions = await self._functions(app.id, current.spec, self._rollouts.urls(current.spec))
+        return AppInfo(
+            id=app.id,
+            name=app.name,
+            environment=app.environment,
+            state="deployed" if app.stopped_at is None else "stopped",
+            version=app.current,
+            created_at=app.created_at,
+            stopped_at=app.stopped_at,
+            functions=functions,
+        )
+
+    async def _functions(self, app_id: str, spec: AppSpec, urls: dict[str, str]) -> list[FunctionInfo]:
+        counts = await self._bridge.call(self._data.counts, app_id)
+        found = [(function.name, counts.get(function.name, _NONE)) for function in spec.functions]
+        return [
+            FunctionInfo(name=name, url=urls.get(name), containers=c.ready, running=c.running, queued=c.queued)
+            for name, c in found
+        ]
+
+
+def _target(history: list[DeploymentRecord], app: AppRecord, version: int | None) -> DeploymentRecord:
+    """The version to go back to: the named one, or the one before the current."""
+    older = [deployment for deployment in history if deployment.version < app.current]
+    if version is None:
+        if not older:
+            raise InvalidError(f"The app {app.name!r} has no earlier version.")
+        return max(older, key=lambda deployment: deployment.version)
+    if version == app.current:
+        raise InvalidError(f"Version {version} is the current one.")
+    for deployment in history:
+        if deployment.version == version:
+            return deployment
+    known = ", ".join(str(deployment.version) for deployment in history)
+    raise NotFoundError(f"The app {app.name!r} has no version {version}.", hint=f"It has: {known}")

@@ -1,0 +1,198 @@
+"""The control plane: a thread with an event loop of its own, for everything that may take longer than a millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from portico.api.app import make_app, make_public_app
+from portico.images.uv import UvImages
+from portico.model.errors import StateError
+from portico.model.ports import Store
+from portico.model.settings import Settings
+from portico.model.version import __version__
+from portico.server.apps import Apps
+from portico.server.dataplane import Bridge, DataPlane
+from portico.server.logs import LogBook
+from portico.server.rollout import Rollouts
+from portico.store.blobs import FolderBlobs
+from portico.wire.control import ServerInfo
+
+log = logging.getLogger("portico.control")
+
+CLOSING: Final = 5.0  # seconds for the last answers of the control API
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What the control plane needs of the main thread: plain values and thread-safe callables."""
+
+    settings: Settings
+    address: str  # host:port of the public door, as bound
+    port: int
+    public_socket: Path  # where the bare domain's requests come in
+    data: DataPlane
+    bridge: Bridge
+    on_stop: Callable[[], None]  # end the server
+    on_booted: Callable[[StateError | None], None]  # all apps are up again, or why they cannot be
+
+
+class ControlPlane:
+    """Its loop, its logs, and the services behind the API."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.logs = LogBook(settings.home / "logs" / "apps", self.loop)
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+        self._servers: list[asyncio.Server] = []
+        self._booting: asyncio.Task[None] | None = None
+        self._store: asyncio.Task[Store] | None = None
+        self._rollouts: Rollouts | None = None
+
+    async def start(self, outside: Outside) -> None:
+        """Listen, and begin to bring the deployed apps up (called from the main thread's loop)."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._start(outside), self.loop))
+
+    async def close(self) -> None:
+        """End the API, the logs and the store (called from the main thread's loop)."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self.loop))
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a deployed app lives here."""
+        return self._rollouts is not None and bool(self._rollouts.deployed)
+
+    # -- on the control plane's thread ----------------------------------------------------------------------------
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    async def _start(self, outside: Outside) -> None:
+        settings = outside.settings
+        store = self._store = asyncio.create_task(_open_store(settings.database))
+
+        async def opened() -> Store:
+            return await asyncio.shield(store)
+
+        blobs = FolderBlobs(settings.home)
+        self._rollouts = Rollouts(
+            settings,
+            outside.port,
+            store=opened,
+            blobs=blobs,
+            images=UvImages(settings.home),
+            data=outside.data,
+            bridge=outside.bridge,
+            logs=self.logs,
+        )
+        apps = Apps(
+            settings,
+            store=opened,
+            rollouts=self._rollouts,
+            data=outside.data,
+            bridge=outside.bridge,
+            logs=self.logs,
+        )
+        service = Server(outside, self._rollouts)
+        await self._listen(make_app(service, apps, self._rollouts, blobs), settings.control_socket)
+        await self._listen(make_public_app(), outside.public_socket)
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
+
+    async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
+        try:
+            await rollouts.boot()
+        except StateError as error:
+            outside.on_booted(error)
+        except Exception:
+            log.exception("the deployed apps could not be brought up")
+            outside.on_booted(StateError("The deployed apps could not be brought up.", hint="See the server's log."))
+        else:
+            outside.on_booted(None)
+
+    async def _listen(self, app: object, path: Path) -> None:
+        """Serve an ASGI application on a Unix socket, with uvicorn's protocol and without its once-a-tick main loop."""
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=3600,
+        )
+        config.load()
+        state = ServerState()
+        path.unlink(missing_ok=True)
+        server = await self.loop.create_unix_server(
+            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]
+            path,
+        )
+        os.chmod(path, 0o600)
+        self._servers.append(server)
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+            for name in server.sockets:
+                Path(name.getsockname()).unlink(missing_ok=True)
+        if self._booting is not None:
+            self._booting.cancel()
+        self.logs.close()
+        if self._store is not None:
+            if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
+                await self._store.result().close()
+            else:
+                self._store.cancel()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=CLOSING)
+
+
+class Server:
+    """The server itself, for its API."""
+
+    def __init__(self, outside: Outside, rollouts: Rollouts) -> None:
+        self._outside = outside
+        self._rollouts = rollouts
+
+    def info(self) -> ServerInfo:
+        """Who answers."""
+        settings = self._outside.settings
+        return ServerInfo(
+            version=__version__,
+            pid=os.getpid(),
+            workspace=settings.workspace,
+            domain=settings.domain,
+            listen=self._outside.address,
+            url=self._rollouts.url_of("{label}"),
+            home=str(settings.home),
+            deployed_apps=len(self._rollouts.deployed),
+        )
+
+    def stop(self) -> None:
+        """End the server."""
+        self._outside.on_stop()
+
+
+async def _open_store(path: Path) -> Store:
+    # SQLAlchemy takes a third of a second to import: in a thread, while the door is already open
+    module = await asyncio.to_thread(importlib.import_module, "portico.store.sql")
+    store: Store = await module.open_store(path)
+    return store

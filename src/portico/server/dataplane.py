@@ -1,0 +1,266 @@
+"""The data path: which label leads where, and the live apps behind. All of it runs on the ingress's loop.
+
+The control plane, on its own thread, reaches it only through `Bridge`; the verbs here take and return plain values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from portico.core.routes import RouteTable
+from portico.ingress import pages
+from portico.ingress.door import Ingress
+from portico.ingress.ports import Endpoint, Refusal
+from portico.model.ports import BuiltImage, ContainerStart, Engine
+from portico.model.spec import AppSpec, FunctionSpec
+from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
+from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+
+PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Commit = Callable[[], Coroutine[Any, Any, None]]
+SystemLog = Callable[[str, str, str, str], None]  # app id, function, container id, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One version of an app, with everything on this machine that its containers need."""
+
+    app_id: str
+    app_name: str
+    version: int
+    ephemeral: bool
+    environment: str
+    spec: AppSpec
+    images: dict[str, BuiltImage]  # by function
+    bundle_dir: Path
+    labels: dict[str, str]  # function -> label
+    urls: dict[str, str]  # function -> URL
+
+
+@dataclass(slots=True)
+class LiveApp:
+    """An app that has routes."""
+
+    release: Release
+    endpoints: dict[str, FunctionEndpoint] = field(default_factory=dict)
+
+
+class Bridge:
+    """How the control plane's thread calls into the data path's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def call(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a quick verb there; its result or its exception here."""
+
+        async def run() -> R:
+            return verb(*args, **kwargs)
+
+        return await self.run(run())
+
+    async def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine there."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def post(self, verb: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have it run there soon; nobody waits for it."""
+        self._loop.call_soon_threadsafe(lambda: verb(*args, **kwargs))
+
+
+class DataPlane:
+    """Routes, endpoints and supervisors of all live apps."""
+
+    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog) -> None:
+        self._domain = domain
+        self._control = Passage(control)
+        self._engine = engine
+        self._system_log = system_log
+        self._loop = asyncio.get_running_loop()
+        self._routes: RouteTable[Endpoint] = RouteTable()
+        self._apps: dict[str, LiveApp] = {}
+        self._draining: set[asyncio.Task[None]] = set()
+        self._gates: dict[str, Gate] | None = {}
+        self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
+        self.ingress = Ingress(self, self._loop)
+
+    # -- the ingress's directory ----------------------------------------------------------------------------------
+    def find(self, host: str) -> Endpoint | Refusal:
+        """Where a host leads: the bare domain and plain addresses to the control API, labels to endpoints."""
+        label, dot, domain = host.partition(".")
+        if not dot or domain != self._domain:
+            is_ours = host == self._domain or host.startswith("[") or host.replace(".", "").isdigit()
+            return self._control if is_ours else pages.INVALID_CALL
+        claim = self._routes.get(label)
+        if claim is None:
+            return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
+        return claim.target or pages.STOPPED
+
+    def booted(self) -> None:
+        """All apps are up: those who came before may go on."""
+        gates, self._gates = self._gates or {}, None
+        self.ingress.routes_changed()
+        for host, gate in gates.items():
+            gate.open(self.find(host))
+
+    # -- verbs for the control plane ------------------------------------------------------------------------------
+    def check_labels(self, release: Release) -> list[str]:
+        """ConflictError where it may not have its labels; else the names of apps that it takes labels from."""
+        taken = self._routes.check(list(release.labels.values()), release.app_id, ephemeral=release.ephemeral)
+        return sorted({claim.app_name for claim in taken})
+
+    def install(self, release: Release) -> None:
+        """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
+        self._switch(release, {f.name: self._supervise(release, f) for f in release.spec.web_functions})
+
+    async def roll_out(self, release: Release, on_ready: Callable[[str], None], commit: Commit) -> None:
+        """Replace, prove ready, then retire. `commit` runs between the proof and the switch.
+
+        An app that serves already (an ephemeral one) proves only the functions that are in use.
+        """
+        supervisors = {f.name: self._supervise(release, f) for f in release.spec.web_functions}
+        try:
+            async with asyncio.TaskGroup() as proofs:
+                for name in self._in_use(release):
+                    proofs.create_task(self._prove(supervisors[name], on_ready))
+            self.check_labels(release)
+        except BaseExceptionGroup as errors:
+            self._discard(supervisors)
+            raise errors.exceptions[0] from None
+        except BaseException:
+            self._discard(supervisors)
+            raise
+        # whoever asked may leave from here on: what is committed is also switched to
+        await asyncio.shield(self._loop.create_task(self._finish(release, supervisors, commit)))
+
+    def rouse(self, app_id: str) -> None:
+        """Have a first container of each function come up in the background."""
+        app = self._apps.get(app_id)
+        for endpoint in app.endpoints.values() if app else ():
+            endpoint.supervisor.rouse()
+
+    def hold(self, app_id: str) -> None:
+        """New inputs of this app wait."""
+        if app := self._apps.get(app_id):
+            for endpoint in app.endpoints.values():
+                endpoint.hold()
+
+    def release(self, app_id: str) -> None:
+        """They wait no longer."""
+        if app := self._apps.get(app_id):
+            for endpoint in app.endpoints.values():
+                endpoint.release()
+
+    def stop(self, app_id: str) -> None:
+        """The app's labels answer that it is stopped; running inputs end."""
+        app = self._apps.pop(app_id, None)
+        self._routes.stop(app_id)
+        self.ingress.routes_changed()
+        if app is not None:
+            for endpoint in app.endpoints.values():
+                self._let_go(endpoint.stop(pages.STOPPED))
+
+    def stopped_label(self, app_id: str, app_name: str, label: str) -> None:
+        """Remember, after a restart, that a label belonged to an app that was stopped."""
+        if self._routes.get(label) is None:
+            self._routes.assign(app_id, app_name, {label: Unavailable(pages.STOPPED)}, ephemeral=False)
+            self._routes.stop(app_id)
+
+    def unavailable(self, app_id: str, app_name: str, labels: list[str], cause: str) -> None:
+        """An app that cannot be brought up: its labels answer 503 with the cause."""
+        refusal = Refusal(503, f"modal-http: this app could not be brought up: {cause}", retry_after=30)
+        self._routes.assign(app_id, app_name, dict.fromkeys(labels, Unavailable(refusal)), ephemeral=False)
+        self.ingress.routes_changed()
+
+    def counts(self, app_id: str) -> dict[str, Counts]:
+        """How each function of an app is doing."""
+        app = self._apps.get(app_id)
+        return {name: endpoint.supervisor.counts for name, endpoint in app.endpoints.items()} if app else {}
+
+    async def close(self, grace: float) -> None:
+        """End all: first the door, then the apps, then what runs them."""
+        for gate in (self._gates or {}).values():
+            gate.open(SHUTTING_DOWN)
+        await self.ingress.close(grace)
+        for app_id in list(self._apps):
+            self.stop(app_id)
+        await self._engine.close()
+        for task in self._draining:
+            task.cancel()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    async def _finish(self, release: Release, supervisors: dict[str, Supervisor], commit: Commit) -> None:
+        try:
+            await commit()
+        except BaseException:
+            self._discard(supervisors)
+            raise
+        self._switch(release, supervisors)
+
+    def _discard(self, supervisors: dict[str, Supervisor]) -> None:
+        for supervisor in supervisors.values():
+            supervisor.drain()
+            self._let_go(supervisor)
+
+    def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor:
+        def make_start() -> ContainerStart:
+            return ContainerStart(
+                container_id=f"ct-{secrets.token_hex(8)}",
+                app_id=release.app_id,
+                app_name=release.app_name,
+                version=release.version,
+                ephemeral=release.ephemeral,
+                environment=release.environment,
+                entry=release.spec.entry,
+                function=function,
+                image=release.images[function.name],
+                bundle_dir=release.bundle_dir,
+                urls=release.urls,
+            )
+
+        def notify(container_id: str, text: str) -> None:
+            self._system_log(release.app_id, function.name, container_id, text)
+
+        return Supervisor(function, make_start, self._engine, notify, self._loop)
+
+    def _in_use(self, release: Release) -> list[str]:
+        names = [function.name for function in release.spec.web_functions]
+        app = self._apps.get(release.app_id)
+        if not release.ephemeral or app is None:
+            return names
+        return [n for n in names if n in app.endpoints and app.endpoints[n].supervisor.in_use] or names[:1]
+
+    async def _prove(self, supervisor: Supervisor, on_ready: Callable[[str], None]) -> None:
+        async with self._proving:
+            await supervisor.prove()
+        on_ready(supervisor.function.name)
+
+    def _switch(self, release: Release, supervisors: dict[str, Supervisor]) -> None:
+        app = self._apps.setdefault(release.app_id, LiveApp(release))
+        app.release = release
+        for name in [name for name in app.endpoints if name not in supervisors]:
+            self._let_go(app.endpoints.pop(name).stop(pages.INVALID_CALL))
+        for name, supervisor in supervisors.items():
+            endpoint = app.endpoints.get(name)
+            if endpoint is None:
+                app.endpoints[name] = FunctionEndpoint(supervisor)
+            else:
+                self._let_go(endpoint.switch(supervisor))
+            supervisor.keep_minimum()
+        targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}
+        self._routes.assign(release.app_id, release.app_name, targets, ephemeral=release.ephemeral)
+        self.ingress.routes_changed()
+
+    def _let_go(self, supervisor: Supervisor) -> None:
+        """Keep a replaced version until its last container is gone."""
+        task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)

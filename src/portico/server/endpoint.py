@@ -1,0 +1,130 @@
+"""What a label leads to: the same object for as long as the app lives, while versions of the function come and go."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
+from portico.server.supervisor import Supervisor
+
+
+class FunctionEndpoint:
+    """A function's endpoint. While it is held, inputs wait for the next version."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._held: OrderedDict[Waiter, str] | None = None
+
+    def __repr__(self) -> str:
+        held = "" if self._held is None else f" holding {len(self._held)}"
+        return f"<FunctionEndpoint {self.supervisor!r}{held}>"
+
+    def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
+        """A slot of the current version, or a place in a queue."""
+        if self._held is not None:
+            self._held[waiter] = input_id
+            return None
+        return self.supervisor.lease(waiter, input_id)
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter waits no longer."""
+        if self._held is None or self._held.pop(waiter, None) is None:
+            self.supervisor.leave(waiter)
+
+    def hold(self) -> None:
+        """New inputs wait until `switch` or `release`; running ones go on."""
+        if self._held is None:
+            self._held = OrderedDict()
+
+    def release(self) -> None:
+        """Those who wait, and all that come, go to the current version."""
+        held, self._held = self._held, None
+        for waiter, input_id in (held or {}).items():
+            admit(self, waiter, input_id)
+
+    def switch(self, supervisor: Supervisor) -> Supervisor:
+        """The next version takes over, with all who wait; returns the one before, which drains."""
+        before, self.supervisor = self.supervisor, supervisor
+        for waiter, input_id in before.drain():
+            admit(self, waiter, input_id)
+        self.release()
+        return before
+
+    def stop(self, refusal: Refusal) -> Supervisor:
+        """The app has ended: those who wait are refused."""
+        held, self._held = self._held, None
+        for waiter, _ in [*(held or {}).items(), *self.supervisor.drain()]:
+            waiter.refused(refusal)
+        return self.supervisor
+
+
+class Unavailable:
+    """An endpoint that refuses everything: its app could not be brought up."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    def lease(self, waiter: Waiter, input_id: str) -> Refusal:
+        """The refusal."""
+        return self._refusal
+
+    def leave(self, waiter: Waiter) -> None:
+        """Nobody waits here."""
+
+
+class Gate:
+    """Where inputs wait until the server has brought its apps up and knows where their host leads."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Waiter, str] = OrderedDict()
+
+    def lease(self, waiter: Waiter, input_id: str) -> None:
+        """Wait."""
+        self._waiting[waiter] = input_id
+
+    def leave(self, waiter: Waiter) -> None:
+        """Wait no longer."""
+        self._waiting.pop(waiter, None)
+
+    def open(self, target: Endpoint | Refusal) -> None:
+        """Their host leads here."""
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for waiter, input_id in waiting.items():
+            if isinstance(target, Refusal):
+                waiter.refused(target)
+            else:
+                waiter.moved(target)
+                admit(target, waiter, input_id)
+
+
+class Passage:
+    """A way to a server of our own that has no slots to count: the control API behind the bare domain."""
+
+    def __init__(self, address: str) -> None:
+        self._lease = _PassageLease(address)
+
+    def lease(self, waiter: Waiter, input_id: str) -> Lease:
+        """Always, at once."""
+        return self._lease
+
+    def leave(self, waiter: Waiter) -> None:
+        """Nobody waits here."""
+
+
+class _PassageLease:
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def release(self) -> None:
+        """Nothing was held."""
+
+    hold = cancel = broken = release
+
+
+def admit(endpoint: Endpoint, waiter: Waiter, input_id: str) -> None:
+    """Let a waiter ask again."""
+    answer = endpoint.lease(waiter, input_id)
+    if isinstance(answer, Refusal):
+        waiter.refused(answer)
+    elif answer is not None:
+        waiter.granted(answer)

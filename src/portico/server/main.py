@@ -1,0 +1,222 @@
+"""One server, from its start to its end. Everything is wired here, by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from portico.engines.process import ProcessEngine
+from portico.model.errors import ConflictError, Error, PortInUseError, StateError
+from portico.model.settings import Settings
+from portico.server.control import ControlPlane, Outside
+from portico.server.dataplane import Bridge, DataPlane
+from portico.store.check import check_database
+from portico.wire.control import Problem, encode_event
+
+log = logging.getLogger("portico.server")
+
+GRACE: Final = 10.0  # seconds for running requests when the server ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How this server was started.
+
+    ready_fd: where to write "ready" (or the problem, as one JSON line) once it serves. lifetime_fd: when this pipe
+    ends, the server ends, unless apps were deployed on it meanwhile. announce: say on stderr where it listens.
+    """
+
+    ready_fd: int | None = None
+    lifetime_fd: int | None = None
+    announce: bool = False
+
+
+def run(settings: Settings, options: ServerOptions) -> int:
+    """Serve until SIGINT, SIGTERM or a stop by the control API; 0 after a clean end. Raises when it cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        with _home(settings.home), _listening(settings) as door:
+            check_database(settings.database)
+            sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_Server(settings, options, door).serve())
+    except Error as error:
+        if options.ready_fd is not None:
+            problem = Problem(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+            os.write(options.ready_fd, encode_event(problem))
+            return 1
+        raise
+
+
+class _Server:
+    """The running server: what it started, in the order of starting."""
+
+    def __init__(self, settings: Settings, options: ServerOptions, door: socket.socket) -> None:
+        self._settings = settings
+        self._options = options
+        self._door = door
+        self._ending = asyncio.Event()
+        self._failure: StateError | None = None
+
+    async def serve(self) -> int:
+        """Start everything, wait for the end, end everything."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        run_dir = settings.run_dir
+        bridge = Bridge(loop)
+        control = ControlPlane(settings)
+        engine = ProcessEngine(run_dir / "c", control.logs)
+        public_socket = run_dir / "public.sock"
+        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        host, port = self._door.getsockname()[:2]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+        def booted(failure: StateError | None) -> None:
+            self._failure = failure
+            data.booted()
+            if failure is not None:
+                self._ending.set()
+
+        try:
+            await control.start(
+                Outside(
+                    settings=settings,
+                    address=address,
+                    port=port,
+                    public_socket=public_socket,
+                    data=data,
+                    bridge=bridge,
+                    on_stop=lambda: bridge.post(self._ending.set),
+                    on_booted=lambda failure: bridge.post(booted, failure),
+                )
+            )
+            await data.ingress.listen(self._door)
+            self._watch_lifetime(loop, control)
+            self._announce(address)
+            await self._ending.wait()
+        finally:
+            log.info("ending")
+            await data.close(GRACE)
+            await control.close()
+        if self._failure is not None:
+            raise self._failure
+        return 0
+
+    def _signalled(self) -> None:
+        if self._ending.is_set():
+            # asked twice: containers die with us, for their lifelines end
+            os._exit(130)
+        self._ending.set()
+
+    def _watch_lifetime(self, loop: asyncio.AbstractEventLoop, control: ControlPlane) -> None:
+        fd = self._options.lifetime_fd
+        if fd is None:
+            return
+
+        def ended() -> None:
+            loop.remove_reader(fd)
+            if control.is_needed:
+                log.info("the command that started this server has ended; deployed apps live here, so it goes on")
+            else:
+                self._ending.set()
+
+        loop.add_reader(fd, ended)
+
+    def _announce(self, address: str) -> None:
+        log.info("listening on %s, home %s", address, self._settings.home)
+        if self._options.announce:
+            print(f"Portico listens on http://{address} (home: {self._settings.home}).", file=sys.stderr)
+        if self._options.ready_fd is not None:
+            os.write(self._options.ready_fd, b"ready\n")
+            os.close(self._options.ready_fd)
+
+
+@contextlib.contextmanager
+def _home(home: Path) -> Iterator[None]:
+    """The home, made and locked: one server at a time lives in it."""
+    try:
+        for folder in (home, home / "logs" / "apps"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home.chmod(0o700)
+        lock = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"Portico cannot write to its home {home}: {error.strerror}.",
+            hint="Give yourself the right to write there, or set PORTICO_HOME to another folder.",
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"A Portico server already runs with the home {home}.",
+                hint="Use it, end it with `portico down`, or set PORTICO_HOME and PORTICO_LISTEN for a second one.",
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The public door's socket, bound; and the folder of our own sockets."""
+    _private(settings.run_dir)
+    _private(settings.run_dir / "c")
+    host = settings.listen_host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, settings.listen_port))
+            door.listen(2048)
+        except OSError as error:
+            raise _cannot_listen(settings, error) from None
+        door.setblocking(False)
+        yield door
+
+
+def _private(folder: Path) -> None:
+    """A folder for this user only; StateError when somebody else has one of this name."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or not folder.is_dir() or folder.is_symlink():
+        raise StateError(f"The folder {folder} belongs to somebody else.", hint="Set PORTICO_HOME to a shorter path.")
+    folder.chmod(0o700)
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> Error:
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder(settings.listen_port)
+        return PortInUseError(
+            f"The port {settings.listen} is in use{f' by {holder}' if holder else ''}.",
+            hint="End that program, or choose another port: PORTICO_LISTEN=127.0.0.1:7778",
+        )
+    return ConflictError(
+        f"Portico cannot listen on {settings.listen}: {error.strerror}.", hint="Set PORTICO_LISTEN to host:port."
+    )
+
+
+def _holder(port: int) -> str | None:
+    """Which process listens on a port, as far as this user may see."""
+    import psutil  # 50 ms, for this one error
+
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return None

@@ -1,0 +1,392 @@
+"""Bringing apps up: from a request to a release on the data path. Runs on the control plane's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import string
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from portico.model.errors import InvalidError, NotFoundError, UnsupportedError
+from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
+from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, Images, Store
+from portico.model.settings import Settings
+from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
+from portico.server.dataplane import Bridge, Commit, DataPlane, Release
+from portico.server.logs import LogBook
+from portico.wire import spec as spec_wire
+from portico.wire.control import (
+    BuildLine,
+    Created,
+    Deployed,
+    DeployRequest,
+    EndpointInfo,
+    EphemeralRequest,
+    Event,
+    FunctionState,
+    ImageState,
+    Warned,
+)
+
+Emit = Callable[[Event], None]
+_ID_ALPHABET: Final = string.ascii_letters + string.digits
+_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP])
+
+
+def new_app_id() -> str:
+    """ "ap-" and 22 letters and digits."""
+    return "ap-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(22))
+
+
+class Rollouts:
+    """Deploys, ephemeral apps and their reloads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        port: int,
+        *,
+        store: Callable[[], Awaitable[Store]],
+        blobs: Blobs,
+        images: Images,
+        data: DataPlane,
+        bridge: Bridge,
+        logs: LogBook,
+    ) -> None:
+        self._settings = settings
+        self._port = port
+        self._store = store
+        self._blobs = blobs
+        self._images = images
+        self._data = data
+        self._bridge = bridge
+        self._logs = logs
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.ephemeral_apps: dict[str, Release] = {}
+        self.created_at: dict[str, float] = {}
+        self.deployed: set[str] = set()  # the ids of the living deployed apps
+
+    # -- deployed apps --------------------------------------------------------------------------------------------
+    def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
+        """Events until Deployed."""
+        return stream(lambda emit: self._deploy(request, emit))
+
+    async def _deploy(self, request: DeployRequest, emit: Emit) -> None:
+        name = request.name or request.spec.name
+        if not name:
+            raise InvalidError("The app has no name.", hint='Give it one: modal.App("name"), or --name.')
+        check_object_name(name, "app")
+        self._check(request.spec)
+        for warning in missing_gpus(request.spec):
+            if not request.allow_missing_gpu:
+                raise InvalidError(warning, hint="Deploy to run on the CPU all the same with --allow-missing-gpu.")
+            emit(Warned(warning))
+        spec = replace(request.spec, name=name)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            await self._deploy_version(spec, request.bundle, emit, tag=request.tag)
+
+    async def redeploy(self, record: DeploymentRecord, name: str, emit: Emit) -> None:
+        """Bring an earlier version back, as a new one."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            await self._deploy_version(record.spec, record.bundle, emit, tag=record.tag, rollback_of=record.version)
+
+    async def _deploy_version(
+        self, spec: AppSpec, bundle: Bundle, emit: Emit, *, tag: str | None = None, rollback_of: int | None = None
+    ) -> None:
+        began = time.monotonic()
+        store = await self._store()
+        assert spec.name is not None
+        app = await store.app(spec.name, self._settings.environment)
+        history = await store.history(app.id) if app is not None and app.stopped_at is None else []
+        digest = hashlib.sha256(spec_wire.encode(spec, bundle)).hexdigest()
+        current = next((d for d in history if app is not None and d.version == app.current), None)
+        if app is None or app.stopped_at is not None:
+            app = AppRecord(
+                id=new_app_id(),
+                name=spec.name,
+                environment=self._settings.environment,
+                created_at=time.time(),
+                stopped_at=None,
+                current=0,
+            )
+        elif current is not None and current.digest == digest and not _forced(spec):
+            emit(_deployed(app.id, spec.name, current.version, self.urls(spec), began, unchanged=True))
+            return
+        version = max((d.version for d in history), default=0) + 1
+        release = await self._prepare(app.id, version, spec, bundle, emit, suffix="", ephemeral=False)
+        deployment = DeploymentRecord(
+            app_id=app.id,
+            version=version,
+            created_at=time.time(),
+            spec=spec,
+            bundle=bundle,
+            digest=digest,
+            tag=tag,
+            rollback_of=rollback_of,
+        )
+        await self._roll_out(
+            release, emit, lambda: store.record(app=replace(app, current=version), deployment=deployment)
+        )
+        self.deployed.add(app.id)
+        emit(_deployed(app.id, spec.name, version, release.urls, began))
+
+    async def boot(self) -> None:
+        """Bring all deployed apps up again, as they were when the server ended."""
+        store = await self._store()
+        for app in await store.apps(self._settings.environment):
+            history = await store.history(app.id)
+            deployment = next((d for d in history if d.version == app.current), None)
+            if deployment is None:
+                continue
+            labels, _ = self._addresses(deployment.spec, "")
+            if app.stopped_at is not None:
+                for label in labels.values():
+                    await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
+                continue
+            self.deployed.add(app.id)
+            try:
+                release = await self._prepare(
+                    app.id, app.current, deployment.spec, deployment.bundle, _ignore, suffix="", ephemeral=False
+                )
+                await self._bridge.call(self._data.install, release)
+            except Exception as error:
+                self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
+                await self._bridge.call(
+                    self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
+                )
+
+    # -- ephemeral apps -------------------------------------------------------------------------------------------
+    async def ephemeral(self, request: EphemeralRequest) -> AsyncIterator[Event]:
+        """Events for as long as the app lives; closing the iterator ends it."""
+        app_id = new_app_id()
+        suffix = f"-{check_dev_suffix(request.dev_suffix)}"
+        spec = replace(request.spec, name=request.name or request.spec.name or request.spec.entry.module)
+        lines = self._logs.app(app_id).follow(None)
+        try:
+            async for event in stream(lambda emit: self._bring_up(app_id, spec, request.bundle, suffix, emit)):
+                yield event
+            async for line in lines:
+                yield line
+        finally:
+            self.ephemeral_apps.pop(app_id, None)
+            self.created_at.pop(app_id, None)
+            self._bridge.post(self._data.stop, app_id)
+            self._logs.app(app_id).end()
+
+    async def _bring_up(self, app_id: str, spec: AppSpec, bundle: Bundle, suffix: str, emit: Emit) -> None:
+        assert spec.name is not None
+        check_object_name(spec.name, "app")
+        self._check(spec)
+        for warning in missing_gpus(spec):
+            emit(Warned(f"{warning} Running on the CPU."))
+        release = await self._prepare(app_id, 0, spec, bundle, emit, suffix=suffix, ephemeral=True)
+        for loser in await self._bridge.call(self._data.check_labels, release):
+            emit(Warned(f"Took over a label from the running app {loser!r}."))
+        await self._bridge.call(self._data.install, release)
+        await self._bridge.call(self._data.rouse, app_id)
+        self.ephemeral_apps[app_id] = release
+        self.created_at[app_id] = time.time()
+        emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
+
+    def hold(self, app_id: str) -> None:
+        """New inputs of this ephemeral app wait."""
+        self._ephemeral(app_id)
+        self._bridge.post(self._data.hold, app_id)
+
+    def release(self, app_id: str) -> None:
+        """They wait no longer."""
+        self._bridge.post(self._data.release, app_id)
+
+    def reload(self, app_id: str, request: DeployRequest) -> AsyncIterator[Event]:
+        """Replace the app's code. Events until Deployed."""
+        return stream(lambda emit: self._reload(app_id, request, emit))
+
+    async def _reload(self, app_id: str, request: DeployRequest, emit: Emit) -> None:
+        began = time.monotonic()
+        before = self._ephemeral(app_id)
+        try:
+            self._check(request.spec)
+            spec = replace(request.spec, name=before.app_name)
+            suffix = f"-{next(iter(before.labels.values())).rpartition('-')[2]}" if before.labels else "-dev"
+            version = before.version + 1
+            release = await self._prepare(app_id, version, spec, request.bundle, emit, suffix=suffix, ephemeral=True)
+            await self._roll_out(release, emit, _nothing)
+        finally:
+            self.release(app_id)
+        self.ephemeral_apps[app_id] = release
+        emit(_deployed(app_id, before.app_name, release.version, release.urls, began))
+
+    def _ephemeral(self, app_id: str) -> Release:
+        if app_id not in self.ephemeral_apps:
+            raise NotFoundError(f"There is no running ephemeral app {app_id}.")
+        return self.ephemeral_apps[app_id]
+
+    # -- shared ---------------------------------------------------------------------------------------------------
+    def _check(self, spec: AppSpec) -> None:
+        for function in spec.functions:
+            self._images.check(function.image)
+            web = function.web
+            if web is None:
+                continue
+            if web.kind not in _SERVED:
+                raise UnsupportedError(f"{function.name}: this version does not serve @{web.kind.value} yet.")
+            if web.requires_proxy_auth:
+                raise UnsupportedError(
+                    f"{function.name}: requires_proxy_auth needs proxy tokens, which this version does not have yet.",
+                    hint="Take it out, or check a token in the function itself.",
+                )
+            if web.custom_domains:
+                raise UnsupportedError(f"{function.name}: custom_domains are not served by this version yet.")
+
+    def url_of(self, label: str) -> str:
+        """The URL of a label."""
+        port = "" if self._port == 80 else f":{self._port}"
+        return f"http://{label}.{self._settings.domain}{port}"
+
+    def urls(self, spec: AppSpec) -> dict[str, str]:
+        """The URL of each web function of a deployed app."""
+        return self._addresses(spec, "")[1]
+
+    def _addresses(self, spec: AppSpec, suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Labels and URLs, by function."""
+        assert spec.name is not None
+        labels: dict[str, str] = {}
+        for function in spec.web_functions:
+            assert function.web is not None
+            label = function.web.label or auto_label(spec.name, function.name)
+            host = host_label(self._settings.workspace, label, suffix=suffix)
+            holder = next((other for other, taken in labels.items() if taken == host), None)
+            if holder is not None:
+                raise InvalidError(f"{holder} and {function.name} would both have the label {host!r}.")
+            labels[function.name] = host
+        return labels, {name: self.url_of(label) for name, label in labels.items()}
+
+    async def _prepare(
+        self, app_id: str, version: int, spec: AppSpec, bundle: Bundle, emit: Emit, *, suffix: str, ephemeral: bool
+    ) -> Release:
+        """Everything that its containers need, on this machine."""
+        labels, urls = self._addresses(spec, suffix)
+        for warning in spec.warnings:
+            emit(Warned(warning))
+        folder, images = await asyncio.gather(self._blobs.materialize(bundle), self._build(spec, emit))
+        assert spec.name is not None
+        return Release(
+            app_id=app_id,
+            app_name=spec.name,
+            version=version,
+            ephemeral=ephemeral,
+            environment=self._settings.environment,
+            spec=spec,
+            images=images,
+            bundle_dir=Path(folder),
+            labels=labels,
+            urls=urls,
+        )
+
+    async def _build(self, spec: AppSpec, emit: Emit) -> dict[str, BuiltImage]:
+        users: dict[str, list[str]] = {}
+        specs: dict[str, ImageSpec] = {}
+        for function in spec.functions:
+            key = repr(function.image)
+            users.setdefault(key, []).append(function.name)
+            specs[key] = function.image
+        built = await asyncio.gather(*(self._build_one(specs[key], users[key], emit) for key in specs))
+        return {name: image for key, image in zip(specs, built, strict=True) for name in users[key]}
+
+    async def _build_one(self, image: ImageSpec, functions: list[str], emit: Emit) -> BuiltImage:
+        began = time.monotonic()
+        name = functions[0]
+        lines = 0
+
+        def on_line(line: str) -> None:
+            nonlocal lines
+            if not lines:
+                emit(ImageState(key=name, state="building", functions=functions))
+            lines += 1
+            emit(BuildLine(key=name, line=line))
+
+        try:
+            built = await self._images.ensure(image, on_line)
+        except Exception:
+            emit(ImageState(key=name, state="failed", functions=functions, seconds=time.monotonic() - began))
+            raise
+        state = "built" if lines else "cached"
+        emit(ImageState(key=name, state=state, functions=functions, seconds=time.monotonic() - began))
+        return built
+
+    async def _roll_out(self, release: Release, emit: Emit, commit: Commit) -> None:
+        """Prove, commit on this loop, switch. Once the proof holds, nothing may come between commit and switch."""
+        here = asyncio.get_running_loop()
+
+        def on_ready(name: str) -> None:
+            event = FunctionState(name=name, state="ready", url=release.urls.get(name))
+            here.call_soon_threadsafe(emit, event)
+
+        async def commit_there() -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(commit(), here))
+
+        for name, url in release.urls.items():
+            emit(FunctionState(name=name, state="starting", url=url))
+        await self._bridge.run(self._data.roll_out(release, on_ready, commit_there))
+
+
+def stream(work: Callable[[Emit], Coroutine[Any, Any, None]]) -> AsyncIterator[Event]:
+    """The events that `work` emits, as they come; its error is raised at the end. Closing early cancels the work."""
+    return _stream(work)
+
+
+async def _stream(work: Callable[[Emit], Coroutine[Any, Any, None]]) -> AsyncIterator[Event]:
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(events.put_nowait))
+    task.add_done_callback(lambda _: events.put_nowait(None))
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        await task
+    finally:
+        task.cancel()
+        with suppress(BaseException):
+            await task
+
+
+def missing_gpus(spec: AppSpec) -> list[str]:
+    """What to say of functions that ask for a GPU on a machine that has none."""
+    names = [function.name for function in spec.functions if function.resources.gpu]
+    if not names or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists():
+        return []
+    return [f"{', '.join(names)}: gpu= is set, and this machine has no GPU."]
+
+
+def _forced(spec: AppSpec) -> bool:
+    return any(function.image.force_build for function in spec.functions)
+
+
+def _endpoints(urls: dict[str, str]) -> list[EndpointInfo]:
+    return [EndpointInfo(function=name, url=url) for name, url in urls.items()]
+
+
+def _deployed(
+    app_id: str, name: str, version: int, urls: dict[str, str], began: float, *, unchanged: bool = False
+) -> Deployed:
+    return Deployed(
+        app_id=app_id,
+        app=name,
+        version=version,
+        endpoints=_endpoints(urls),
+        unchanged=unchanged,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+async def _nothing() -> None:
+    pass

@@ -1,0 +1,382 @@
+"""One version of one function: its pool, and the containers that demand asks for.
+
+Demand is signalled at once when an input finds no slot, capacity at once when a slot is given back or a container
+becomes ready. There is one timer per function, for whatever is due next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from portico.core.backoff import Backoff
+from portico.core.lifecycle import ContainerEvent, ContainerState, after
+from portico.core.pool import Lease, Member, Pool, QueueFullError
+from portico.core.scaling import desired, surplus
+from portico.ingress.ports import Refusal, Waiter
+from portico.model.errors import StartError
+from portico.model.ports import Container, ContainerStart, Engine, StartFailure
+from portico.model.spec import FunctionSpec
+
+log = logging.getLogger("portico.supervisor")
+
+QUEUE_LIMIT: Final = 2000  # inputs that may wait for one function
+QUEUE_WAIT: Final = 300.0  # seconds that an input may wait
+STOP_GRACE: Final = 30.0  # seconds for a container to run its exit handlers
+
+QUEUE_FULL = Refusal(429, "modal-http: too many requests are waiting for this function", retry_after=1)
+QUEUE_TIMEOUT = Refusal(503, "modal-http: no container became free in time", retry_after=1)
+SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_after=5)
+
+QUICK_DEATH: Final = 5.0  # seconds after which a container that dies is not taken for one that cannot live
+NEVER: Final = float("inf")
+
+StartMaker = Callable[[], ContainerStart]  # what to start next, with a new container id
+Notify = Callable[[str, str], None]  # takes a container's id and a text for the app's log
+
+
+class Worker:
+    """One container of this function, as the supervisor sees it."""
+
+    __slots__ = ("container", "member", "ready_at", "state", "supervisor")
+
+    def __init__(self, supervisor: Supervisor, container: Container) -> None:
+        self.supervisor = supervisor
+        self.container = container
+        self.member: Member[Worker] | None = None
+        self.state = ContainerState.STARTING
+        self.ready_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<{self.container.id} {self.state.value}>"
+
+
+class SlotLease(Lease[Worker]):
+    """A lease as the ingress uses it."""
+
+    __slots__ = ()
+
+    @property
+    def address(self) -> str:
+        """The container's Unix socket."""
+        return self.member.container.container.address
+
+    def release(self) -> None:
+        """The input has ended."""
+        self.member.container.supervisor.give_back(self)
+
+    def hold(self) -> None:
+        """The input goes on after its response."""
+        self.awaited = True
+        if self.ended:
+            self.release()
+
+    def cancel(self) -> None:
+        """Nobody waits for the input."""
+        self.hold()
+        if not self.ended:
+            self.member.container.container.cancel(self.input_id)
+
+    def broken(self) -> None:
+        """The container does not answer as it should."""
+        worker = self.member.container
+        self.cancel()
+        worker.supervisor.replace(worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How a function is doing."""
+
+    starting: int
+    ready: int
+    running: int
+    queued: int
+
+
+class Supervisor:
+    """Keeps as many containers as the demand asks for; hands out their slots."""
+
+    def __init__(
+        self,
+        function: FunctionSpec,
+        make_start: StartMaker,
+        engine: Engine,
+        notify: Notify,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.function = function
+        self._make_start = make_start
+        self._engine = engine
+        self._notify = notify
+        self._loop = loop
+        concurrency = self.function.concurrency
+        self._autoscaler = self.function.autoscaler
+        slots = 1 if self.function.single_use_containers else concurrency.max_inputs
+        self._target = min(concurrency.target, slots)
+        self.pool: Pool[Worker, Waiter] = Pool(slots, QUEUE_LIMIT, SlotLease)
+        self._workers: dict[str, Worker] = {}
+        self._backoff = Backoff()
+        self._last_failure: StartFailure | None = None
+        self._quick_deaths = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_at = NEVER
+        self._closed = False
+        self._proofs: list[asyncio.Future[None]] = []
+        self._gone = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self.function.name} {self.pool!r}>"
+
+    @property
+    def counts(self) -> Counts:
+        """How it is doing."""
+        states = [worker.state for worker in self._workers.values()]
+        starting, ready = states.count(ContainerState.STARTING), states.count(ContainerState.READY)
+        return Counts(starting, ready, self.pool.running, self.pool.queued)
+
+    # -- for endpoints --------------------------------------------------------------------------------------------
+    def lease(self, waiter: Waiter, input_id: str) -> SlotLease | Refusal | None:
+        """A slot at once, a refusal, or None: the waiter hears later."""
+        now = self._loop.time()
+        if refusal := self._failing(now):
+            return refusal
+        try:
+            lease = self.pool.acquire(waiter, input_id, now)
+        except QueueFullError:
+            return QUEUE_FULL
+        if lease is None:
+            self._scale(now)
+        return cast("SlotLease | None", lease)
+
+    def leave(self, waiter: Waiter) -> bool:
+        """The waiter waits no longer; whether it did."""
+        return self.pool.leave(waiter)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it has containers, or inputs that wait for one."""
+        return bool(self._workers) or self.pool.queued > 0
+
+    def rouse(self) -> None:
+        """Start a first container, so that the first input finds it."""
+        if not self._workers and not self._closed:
+            self._start()
+
+    def keep_minimum(self) -> None:
+        """Start what `min_containers` asks for."""
+        self._scale(self._loop.time())
+
+    async def prove(self) -> None:
+        """Return when one container is ready; StartError when the next start fails."""
+        if self.counts.ready:
+            return
+        proof: asyncio.Future[None] = self._loop.create_future()
+        self._proofs.append(proof)
+        if not self.counts.starting:
+            self._start()
+        await proof
+
+    def drain(self) -> list[tuple[Waiter, str]]:
+        """It is replaced: who waits, with which input, goes elsewhere; containers go when their inputs have ended."""
+        self._closed = True
+        waiters = self.pool.drain_queue()
+        for worker in list(self._workers.values()):
+            self._retire(worker)
+        self._settle_proofs(StartError("The deployment was replaced."))
+        self._check_gone()
+        return waiters
+
+    async def gone(self) -> None:
+        """Wait, after `drain`, until no container is left."""
+        await self._gone.wait()
+
+    def kill(self) -> None:
+        """End its containers now."""
+        for worker in list(self._workers.values()):
+            worker.container.kill()
+
+    # -- for leases -----------------------------------------------------------------------------------------------
+    def give_back(self, lease: SlotLease) -> None:
+        """A slot is free."""
+        member = lease.member
+        worker = member.container
+        now = self._loop.time()
+        if self.function.single_use_containers:
+            self.pool.retire(member)
+        grant = self.pool.release(lease, now)
+        if grant is not None:
+            waiter, following = grant
+            waiter.granted(cast(SlotLease, following))
+        elif member.retired:
+            self._retire(worker)
+        elif not member.leases and self._due_at > now + self._autoscaler.scaledown_window:
+            self._scale(now)
+
+    def replace(self, worker: Worker) -> None:
+        """This container is not to be trusted: no more inputs for it."""
+        self._retire(worker)
+        if not self._closed:
+            self._scale(self._loop.time())
+
+    # -- the engine's events --------------------------------------------------------------------------------------
+    def ready(self, container: Container) -> None:
+        """A container accepts inputs."""
+        worker = self._workers[container.id]
+        worker.state = after(worker.state, ContainerEvent.READY)
+        if worker.state is not ContainerState.READY:
+            return
+        self._backoff.succeeded()
+        self._last_failure = None
+        now = worker.ready_at = self._loop.time()
+        worker.member, grants = self.pool.add(worker, now)
+        self._settle_proofs(None)
+        for waiter, lease in grants:
+            waiter.granted(cast(SlotLease, lease))
+        self._scale(now)
+
+    def failed(self, container: Container, failure: StartFailure) -> None:
+        """A container could not become ready."""
+        worker = self._workers[container.id]
+        starting = worker.state is ContainerState.STARTING
+        worker.state = after(worker.state, ContainerEvent.FAILED)
+        if starting:
+            self._start_failed(container, failure)
+
+    def finished(self, container: Container, input_id: str) -> None:
+        """An input has ended in its container."""
+        member = self._workers[container.id].member
+        lease = member.leases.get(input_id) if member is not None else None
+        if lease is not None:
+            lease.ended = True
+            if lease.awaited:
+                self.give_back(cast(SlotLease, lease))
+
+    def exited(self, container: Container, status: str) -> None:
+        """A container is gone."""
+        worker = self._workers.pop(container.id)
+        state, worker.state = worker.state, after(worker.state, ContainerEvent.EXITED)
+        if worker.member is not None:
+            self.pool.remove(worker.member)
+        if state is ContainerState.STARTING:
+            self._start_failed(container, StartFailure(f"the container ended while it started ({status})"))
+        elif state is ContainerState.READY:
+            self._died(worker, status)
+        if self._closed:
+            self._check_gone()
+        else:
+            self._scale(self._loop.time())
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    def _failing(self, now: float) -> Refusal | None:
+        """A refusal while no container runs and the last start failed: waiting would only hide the cause."""
+        failure = self._last_failure
+        if failure is None or self.pool.members or self._closed:
+            return None
+        wait = self._backoff.remaining(now)
+        if wait <= 0:
+            return None
+        return _start_refusal(failure, wait)
+
+    def _start(self) -> None:
+        container = self._engine.start(self._make_start(), self)
+        self._workers[container.id] = Worker(self, container)
+
+    def _start_failed(self, container: Container, failure: StartFailure) -> None:
+        now = self._loop.time()
+        log.warning("%s of %s did not start: %s", container.id, self.function.name, failure.cause)
+        self._last_failure = failure
+        self._backoff.failed(now)
+        if self._proofs:
+            message = f"A container of {self.function.name} did not start: {failure.cause}"
+            self._settle_proofs(StartError(message, detail=failure.detail or None))
+        else:
+            self._notify(container.id, f"the container did not start: {failure.cause}\n{failure.detail}")
+        counts = self.counts
+        if not counts.starting and not counts.ready:
+            refusal = _start_refusal(failure, self._backoff.remaining(now))
+            for waiter, _ in self.pool.drain_queue():
+                waiter.refused(refusal)
+
+    def _died(self, worker: Worker, status: str) -> None:
+        """A container that was ready has gone by itself. One that does so again and again is a failing start."""
+        log.warning("%s of %s ended unexpectedly: %s", worker.container.id, self.function.name, status)
+        self._notify(worker.container.id, f"the container ended unexpectedly: {status}")
+        now = self._loop.time()
+        self._quick_deaths = self._quick_deaths + 1 if now - worker.ready_at < QUICK_DEATH else 0
+        if self._quick_deaths > 1:
+            self._backoff.failed(now)
+            self._last_failure = StartFailure(f"the container ends soon after its start ({status})")
+
+    def _settle_proofs(self, error: StartError | None) -> None:
+        proofs, self._proofs = self._proofs, []
+        for proof in proofs:
+            if proof.done():
+                continue
+            if error is None:
+                proof.set_result(None)
+            else:
+                proof.set_exception(error)
+
+    def _retire(self, worker: Worker) -> None:
+        if worker.member is not None:
+            self.pool.retire(worker.member)
+        worker.state = after(worker.state, ContainerEvent.RETIRE)
+        if worker.member is None or not worker.member.leases:
+            worker.container.stop(STOP_GRACE)
+
+    def _scale(self, now: float) -> None:
+        """Start what is missing, retire what is idle in excess, and set the timer for what is due next."""
+        if self._closed:
+            return
+        pool = self.pool
+        wanted = desired(pool.running, pool.queued, self._target, self._autoscaler)
+        counts = self.counts
+        present = counts.starting + counts.ready
+        due: list[float] = []
+        if present < wanted:
+            wait = self._backoff.remaining(now)
+            if wait > 0:
+                due.append(now + wait)
+            else:
+                # while starts fail, one at a time finds out whether they work again
+                for _ in range(1 if self._last_failure else wanted - present):
+                    self._start()
+        elif counts.ready:
+            going, again = surplus(pool.idle(), present, wanted, self._autoscaler.scaledown_window, now)
+            for member in going:
+                self._retire(member.container)
+            if again is not None:
+                due.append(again)
+        oldest = pool.oldest_wait()
+        if oldest is not None:
+            due.append(oldest + QUEUE_WAIT)
+        self._set_timer(min(due, default=None))
+
+    def _set_timer(self, due: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else self._loop.call_at(due, self._due)
+        self._due_at = NEVER if due is None else due
+
+    def _due(self) -> None:
+        self._timer, self._due_at = None, NEVER
+        now = self._loop.time()
+        for waiter in self.pool.expire(now - QUEUE_WAIT):
+            waiter.refused(QUEUE_TIMEOUT)
+        self._scale(now)
+
+    def _check_gone(self) -> None:
+        if self._closed:
+            self._set_timer(None)
+            if not self._workers:
+                self._gone.set()
+
+
+def _start_refusal(failure: StartFailure, wait: float) -> Refusal:
+    return Refusal(
+        503, f"modal-http: a container could not start: {failure.cause}", retry_after=max(1, round(wait + 0.5))
+    )

@@ -1,0 +1,38 @@
+"""The tables. A change here needs a revision in `migrations/versions` and its name in `revisions.py`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData(
+    naming_convention={  # names for all, so that migrations can address them on every database
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),  # seconds since the epoch, as all times here
+    Column("stopped_at", Double, nullable=True),
+    Column("current", Integer, nullable=False),  # the version that is live
+    Index("ix_apps_environment_name", "environment", "name"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("app_id", String(64), ForeignKey("apps.id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", Double, nullable=False),
+    Column("document", Text, nullable=False),  # the specification and the bundle, as wire/spec.py writes them
+    Column("digest", String(128), nullable=False),
+    Column("tag", Text, nullable=True),
+    Column("rollback_of", Integer, nullable=True),
+)

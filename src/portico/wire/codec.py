@@ -1,0 +1,48 @@
+"""Functions as bytes and back, by value. The only place that knows cloudpickle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from portico.model.errors import DeserializationError, InvalidError, SerializationError
+
+MAX_FUNCTION = 16 * 1024 * 1024  # bytes
+
+
+def dump_function(function: Callable[..., Any] | None) -> bytes:
+    """The function with what it refers to in its own module. SerializationError, or InvalidError above 16 MiB."""
+    import cloudpickle  # 50 ms, and few functions travel by value
+
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    by_value = module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
+    try:
+        if module is not None and by_value:
+            cloudpickle.register_pickle_by_value(module)
+        data: bytes = cloudpickle.dumps(function, protocol=5)
+    except Exception as error:
+        raise SerializationError(f"{function!r} cannot travel by value: {type(error).__name__}: {error}") from error
+    finally:
+        if module is not None and by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+    if len(data) > MAX_FUNCTION:
+        raise InvalidError(
+            f"{function!r} is {len(data):,} bytes by value; the limit is 16 MiB.",
+            hint="Read large data where the function runs, not into global variables that it refers to.",
+        )
+    return data
+
+
+def load_function(data: bytes) -> Callable[..., Any]:
+    """The function that `dump_function` made these bytes of. DeserializationError when it cannot be rebuilt here."""
+    import cloudpickle
+
+    try:
+        function: Callable[..., Any] = cloudpickle.loads(data)
+    except Exception as error:
+        raise DeserializationError(
+            f"A function that travels by value cannot be rebuilt: {type(error).__name__}: {error}",
+            hint="What it imports must be installed in its image.",
+        ) from error
+    return function

@@ -1,0 +1,67 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from portico.client.settings import environment_of, load_settings
+from portico.model.errors import InvalidError
+
+
+def test_defaults():
+    """Without any variable there is a complete, valid set."""
+    settings = load_settings({})
+    assert (settings.listen, settings.domain, settings.environment) == ("127.0.0.1:7777", "localhost", "main")
+    assert settings.home.name == "portico"
+    assert settings.workspace
+
+
+def test_all_given(tmp_path):
+    """Each variable is taken."""
+    settings = load_settings(
+        {
+            "PORTICO_HOME": str(tmp_path),
+            "PORTICO_LISTEN": "0.0.0.0:80",
+            "PORTICO_DOMAIN": "example.com",
+            "PORTICO_WORKSPACE": "acme",
+        }
+    )
+    assert (settings.home, settings.listen_host, settings.listen_port) == (tmp_path, "0.0.0.0", 80)
+    assert (settings.domain, settings.workspace) == ("example.com", "acme")
+
+
+def test_empty_variables_count_as_unset():
+    """`PORTICO_LISTEN=` is the default, as with most programs."""
+    assert load_settings({"PORTICO_LISTEN": "", "PORTICO_DOMAIN": ""}).listen == "127.0.0.1:7777"
+
+
+def test_home_is_made_absolute(monkeypatch, tmp_path):
+    """A relative home means the same folder for every process that is started from here."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"PORTICO_HOME": "state"}).home == tmp_path / "state"
+    assert load_settings({"PORTICO_HOME": "~/state"}).home == Path.home() / "state"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORTICO_LISTEN", "7777"),
+        ("PORTICO_LISTEN", "localhost:http"),
+        ("PORTICO_DOMAIN", "Example.com"),
+        ("PORTICO_WORKSPACE", "ab"),
+        ("PORTICO_WORKSPACE", "Acme"),
+    ],
+)
+def test_nonsense_names_the_variable(name, value):
+    """A bad value says which variable to mend."""
+    with pytest.raises(InvalidError) as caught:
+        load_settings({name: value})
+    assert name in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_environment_round_trip(tmp_path):
+    """A process started with these variables has the same settings."""
+    settings = load_settings({"PORTICO_HOME": str(tmp_path), "PORTICO_WORKSPACE": "acme"})
+    assert load_settings(environment_of(settings)) == settings
