@@ -1,4 +1,4 @@
-"""Throughput and latency with wrk at 32 connections: an endpoint through the ingress, and the same app on bare uvicorn."""
+"""Throughput and latency with wrk at 32 connections: through the ingress, and the same app on bare uvicorn."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ class FakeServices:
     before_deployed: list[Event] = field(default_factory=list)
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
+    stopped: dict[str, asyncio.Event] = field(default_factory=dict)
     on_stop: Callable[[], None] = lambda: None
 
     # -- ServerService ---------------------------------------------------------------------------------------
@@ -86,6 +87,8 @@ class FakeServices:
     async def stop_app(self, ref: str) -> AppInfo:
         app = await self.app(ref)
         self.calls.append(f"stop {app.name}")
+        if app.id in self.stopped:
+            self.stopped[app.id].set()
         return self.living.pop(app.id)
 
     async def history(self, ref: str) -> History:
@@ -104,7 +107,7 @@ class FakeServices:
         for line in chosen[len(chosen) - min(tail, len(chosen)) :]:
             yield line
         if follow:
-            await self._wait()
+            await self._wait(asyncio.Event())
 
     # -- DeployService ---------------------------------------------------------------------------------------
     async def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
@@ -121,7 +124,8 @@ class FakeServices:
             yield Created(app_id=app.app_id, app=app.app, endpoints=app.endpoints)
             for line in self.lines:
                 yield line
-            await self._wait()
+            self.stopped[app.app_id] = asyncio.Event()
+            await self._wait(self.stopped[app.app_id])
         finally:
             self.living.pop(app.app_id, None)
 
@@ -162,8 +166,8 @@ class FakeServices:
             error, self.fail = self.fail, None
             raise error
 
-    async def _wait(self) -> None:
+    async def _wait(self, event: asyncio.Event) -> None:
         try:
-            await asyncio.Event().wait()
+            await event.wait()
         finally:
             self.closed.set()

@@ -39,7 +39,7 @@ def auto_label(app: str, function: str) -> str:
 
 def check_object_name(name: str, kind: str) -> str:
     """`name`, or InvalidError when it cannot name an app, a secret or the like."""
-    if not _OBJECT_NAME.match(name) or _APP_ID.match(name):
+    if not _OBJECT_NAME.fullmatch(name) or _APP_ID.fullmatch(name):
         raise InvalidError(
             f"Invalid {kind} name: {name!r}.",
             hint="Names have 1 to 64 characters: letters, digits, '-', '_' and '.'; and are not shaped like an app id.",
@@ -49,7 +49,7 @@ def check_object_name(name: str, kind: str) -> str:
 
 def check_label(label: str) -> str:
     """`label`, or InvalidError when it cannot be a user's own label."""
-    if not _USER_LABEL.match(label):
+    if not _USER_LABEL.fullmatch(label):
         raise InvalidError(
             f"Invalid label: {label!r}.",
             hint="A label has at most 63 lower-case letters, digits and '-', does not begin or end with '-', "
@@ -60,7 +60,7 @@ def check_label(label: str) -> str:
 
 def check_workspace(name: str) -> str:
     """`name`, or InvalidError. Two characters would put "--" where IDNA reserves it, and TLS clients refuse that."""
-    if not _DNS_PART.match(name) or len(name) == 2 or name[2:4] == "--" or "--" in name or len(name) > 40:
+    if not _DNS_PART.fullmatch(name) or len(name) == 2 or name[2:4] == "--" or "--" in name or len(name) > 40:
         raise InvalidError(
             f"Invalid workspace name: {name!r}.",
             hint="A workspace has 1, or 3 to 40, lower-case letters, digits and single '-' "
@@ -77,7 +77,7 @@ def workspace_from(user: str) -> str:
 
 def check_tag(text: str) -> str:
     """`text`, or InvalidError when it cannot be a tag's key or value."""
-    if not _TAG.match(text):
+    if not _TAG.fullmatch(text):
         raise InvalidError(
             f"Invalid tag: {text!r}.", hint="Tags have 1 to 63 characters: letters, digits, '.', '_' and '-'."
         )
@@ -86,6 +86,6 @@ def check_tag(text: str) -> str:
 
 def check_dev_suffix(text: str) -> str:
     """`text`, or InvalidError when it cannot end the label of an ephemeral app."""
-    if not _DEV_SUFFIX.match(text):
+    if not _DEV_SUFFIX.fullmatch(text):
         raise InvalidError(f"Invalid dev suffix: {text!r}.", hint="It has 1 to 8 letters and digits.")
     return text.lower()

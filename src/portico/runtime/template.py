@@ -26,6 +26,7 @@ def main(descriptor: int) -> NoReturn:
     """Warm up and serve fork requests from this socket until its other end closes."""
     gc.disable()
     isolate.become_reaper()
+    isolate.give_way()
     template = Template(socket.socket(fileno=descriptor))
     alias.install()
     warmth.generate()

@@ -16,11 +16,11 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from portico.api.app import make_app, make_public_app
-from portico.images.uv import UvImages
+from portico.images.build import UvImages
 from portico.model.errors import StateError
 from portico.model.ports import Store
 from portico.model.settings import Settings
-from portico.model.version import __version__
+from portico.model.version import VERSION
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.logs import LogBook
@@ -90,12 +90,14 @@ class ControlPlane:
             return await asyncio.shield(store)
 
         blobs = FolderBlobs(settings.home)
+        images = UvImages(settings.home)
+        await images.sweep()
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
             blobs=blobs,
-            images=UvImages(settings.home),
+            images=images,
             data=outside.data,
             bridge=outside.bridge,
             logs=self.logs,
@@ -176,7 +178,7 @@ class Server:
         """Who answers."""
         settings = self._outside.settings
         return ServerInfo(
-            version=__version__,
+            version=VERSION,
             pid=os.getpid(),
             workspace=settings.workspace,
             domain=settings.domain,

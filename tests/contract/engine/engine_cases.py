@@ -22,7 +22,7 @@ _SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 _SOURCE = Path(portico.__file__).parent.parent
 _input_ids = (f"in-{number}" for number in itertools.count(1))
 
-APP = '''
+APP = """
 import asyncio
 import os
 import signal
@@ -84,7 +84,7 @@ async def stream(gate: str):
 @app.function()
 @modal.fastapi_endpoint()
 async def later(gate: str, tasks: fastapi.BackgroundTasks):
-    tasks.add_task(lambda: open(gate).close())
+    tasks.add_task(lambda: open(gate).read())
     return "now"
 
 
@@ -159,7 +159,7 @@ def no_start():
 @modal.wsgi_app()
 def wsgi():
     return lambda environ, start_response: []
-'''
+"""
 
 
 class Recorder:
@@ -360,5 +360,3 @@ def descriptors() -> Iterator[str]:
             yield os.readlink(f"/proc/self/fd/{entry}")
         except FileNotFoundError:
             continue
-
-

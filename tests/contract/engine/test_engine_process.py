@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from engine_cases import Gate, Sink, a_start, an_image, ask, descriptors, get, start, vanish, write_app
+from engine_cases import Gate, Sink, an_image, ask, descriptors, get, start, vanish, write_app
 
 from portico.engines.process import ProcessEngine
 from portico.model.errors import StartError
@@ -203,9 +203,7 @@ async def test_kill_ends_the_children_too(engine: ProcessEngine, bundle: Path) -
         await vanish(pid)
 
 
-async def test_a_container_whose_loop_is_blocked_can_be_killed(
-    engine: ProcessEngine, bundle: Path, sink: Sink
-) -> None:
+async def test_a_container_whose_loop_is_blocked_can_be_killed(engine: ProcessEngine, bundle: Path, sink: Sink) -> None:
     """kill() needs nothing from the user's code."""
     container, recorder = start(engine, bundle, "blocked")
     await recorder.until("ready")
@@ -436,9 +434,7 @@ async def test_a_cancelled_async_input_is_interrupted(engine: ProcessEngine, bun
     assert await recorder.until("finished") == "in-patient"
 
 
-async def test_a_cancelled_sync_input_ends_with_its_thread(
-    engine: ProcessEngine, bundle: Path, tmp_path: Path
-) -> None:
+async def test_a_cancelled_sync_input_ends_with_its_thread(engine: ProcessEngine, bundle: Path, tmp_path: Path) -> None:
     """Nothing can end a thread: `finished` comes when it has returned, and not before."""
     container, recorder = start(engine, bundle, "slow")
     await recorder.until("ready")

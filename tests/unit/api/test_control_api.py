@@ -259,7 +259,7 @@ def test_stream_ends_with_ended(control_socket, services, monkeypatch):
     """A followed log says why it ends."""
     services.living["ap-1"] = make_app_info()
 
-    async def ends() -> None:
+    async def ends(_: object) -> None:
         return
 
     monkeypatch.setattr(services, "_wait", ends)

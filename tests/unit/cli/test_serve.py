@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 URL = "http://acme--seed-square-dev.localhost:0"
 
 
-def calls(stub, settings, command) -> list[str]:
-    """What the server was asked, after both have ended."""
+def calls(command, portico, settings) -> list[str]:
+    """What the server was asked about the code, after both have ended."""
     command.interrupt()
     command.end()
-    watched = command.wait_for(URL)
-    assert watched
-    import os
-    import select
-
-    process = os.pidfd_open(stub.server().pid)
-    stub.stop_server()
-    select.select([process], [], [], 20)
-    os.close(process)
-    return [call for call in (settings.home / "calls").read_text().split("\n") if call != "put"]
+    assert portico("down").end() == 0
+    asked = (settings.home / "calls").read_text().split("\n")
+    return [call for call in asked if call in ("hold", "release", "reload")]
 
 
 def test_urls_and_logs(stub, portico):
@@ -72,19 +66,18 @@ def test_a_server_that_goes_away_is_1(stub, portico):
     """The command says so, and does not hang."""
     command = portico("serve", "seed.py")
     command.wait_for(URL)
-    import os
-
     os.kill(stub.server().pid, signal.SIGKILL)
     assert command.end() == 1
     assert "Error: The server has gone away." in command.err
 
 
-def test_an_app_that_is_stopped_elsewhere(stub, portico, monkeypatch):
-    """`app stop` is seen by the one who serves: the stream's end is not an error of its own."""
-    command = portico("serve", "seed.py", "--no-reload")
-    command.wait_for(URL)
-    command.interrupt()
+def test_an_app_that_is_stopped_elsewhere(stub, portico):
+    """`app stop` ends the one who serves, too, and that is no failure of it."""
+    command = portico("serve", "seed.py")
+    command.wait_for("hello from inside")
+    assert portico("app", "stop", "seed", "--yes").end() == 0
     assert command.end() == 0
+    assert "The app was stopped." in command.err
 
 
 def test_reload(stub, portico, project, settings):
@@ -95,7 +88,7 @@ def test_reload(stub, portico, project, settings):
     file.write_text(file.read_text().replace("x**2", "x**3"))
     command.wait_for("seed.py changed; reloading")
     command.wait_for("Reloaded in")
-    assert calls(stub, settings, command)[:2] == ["hold", "reload"]
+    assert calls(command, portico, settings) == ["hold", "reload"]
 
 
 def test_reload_shows_new_urls(stub, portico, project):
@@ -120,7 +113,7 @@ def test_reload_of_a_broken_file(stub, portico, project, settings):
     command.wait_for("seed.py changed; the last good version stays up.")
     file.write_text(good + "\nx = 1\n")
     command.wait_for("Reloaded in")
-    assert calls(stub, settings, command)[:4] == ["hold", "release", "hold", "reload"]
+    assert calls(command, portico, settings) == ["hold", "release", "hold", "reload"]
 
 
 def test_no_reload(stub, portico, project, settings):
@@ -130,4 +123,4 @@ def test_no_reload(stub, portico, project, settings):
     file = project / "seed.py"
     file.write_text(file.read_text() + "\nx = 1\n")
     command.wait_for("hello from inside")
-    assert "reload" not in calls(stub, settings, command)
+    assert calls(command, portico, settings) == []

@@ -1,26 +1,106 @@
-"""Names and addresses: the URL rule against URLs that exist, and what names may look like."""
+"""Names and addresses: the URL rule against addresses that exist, and what names may look like."""
 
 import pytest
 
 from portico.model import naming
 from portico.model.errors import InvalidError
 
-# What the rule must give, with the workspace, the app and the function (or class and method) that made it.
-KNOWN = [
+# workspace, app, function, suffix -> the first label of a URL that was seen in public
+SEEN = [
     (
-        ("modal-labs", "example-spam-detect-llm", "fastapi-app-thun", "-dev"),
+        ("modal-labs", "example-spam-detect-llm", "fastapi-app-thundergolfer", "-dev"),
         "modal-labs--example-spam-detect-llm-fastapi-app-thun-ed2e0f-dev",
     ),
     (
-        ("utkarshmer05", "variant-analysis-evo2", "evo2model-analyze-si", ""),
+        ("utkarshmer05", "variant-analysis-evo2", "Evo2Model.analyze_single_variant", ""),
         "utkarshmer05--variant-analysis-evo2-evo2model-analyze-si-b52940",
     ),
     (
-        ("ajiteshshukla1234", "variant-analysis-evo2", "evo2model-analy", ""),
+        ("ajiteshshukla1234", "variant-analysis-evo2", "Evo2Model.analyze_single_variant", ""),
         "ajiteshshukla1234--variant-analysis-evo2-evo2model-analy-012766",
     ),
     (
-        ("khannaraghav90", "variant-analysis-evo2", "evo2model-anal", "-dev"),
+        ("khannaraghav90", "variant-analysis-evo2", "Evo2Model.analyze_single_variant", "-dev"),
         "khannaraghav90--variant-analysis-evo2-evo2model-anal-61f9e3-dev",
     ),
+    (
+        ("ecorp", "text-to-speech", "really_really_realllly_long_function_name", "-dev"),
+        "ecorp--text-to-speech-really-really-realllly-long-fu-179706-dev",
+    ),
 ]
+
+
+@pytest.mark.parametrize(("parts", "expected"), SEEN)
+def test_long_names_are_cut_as_in_addresses_that_exist(parts, expected):
+    """The cut, the hash and the suffix are those of real URLs."""
+    workspace, app, function, suffix = parts
+    label = naming.host_label(workspace, naming.auto_label(app, function), suffix=suffix)
+    assert label == expected
+    assert len(label) == 63
+
+
+def test_short_name_stays_whole():
+    """A name that fits is not hashed."""
+    assert naming.host_label("acme", naming.auto_label("seed", "square")) == "acme--seed-square"
+
+
+def test_short_ephemeral_name_ends_in_its_suffix():
+    """An ephemeral app's label ends in its suffix."""
+    assert naming.host_label("acme", "seed-square", suffix="-dev") == "acme--seed-square-dev"
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [("", 57), ("-dev", 53)])
+def test_63_characters_fit(suffix, longest):
+    """The longest name that fits stays; one character more is cut."""
+    fits = naming.host_label("acme", "x" * longest, suffix=suffix)
+    cut = naming.host_label("acme", "x" * (longest + 1), suffix=suffix)
+    assert fits == f"acme--{'x' * longest}{suffix}"
+    assert (len(fits), len(cut)) == (63, 63)
+    assert fits != cut
+
+
+def test_deployed_and_ephemeral_share_their_hash():
+    """The hash leaves the suffix out, so that one can see which two belong together."""
+    label = naming.auto_label("app", "f" * 80)
+    deployed, ephemeral = naming.host_label("acme", label), naming.host_label("acme", label, suffix="-dev")
+    assert deployed[-6:] == ephemeral.removesuffix("-dev")[-6:]
+
+
+def test_auto_label_has_only_what_dns_takes():
+    """Capitals become small, everything that DNS does not take becomes "-"."""
+    assert naming.auto_label("My_App", "Model.größe") == "my-app-model-gr--e"
+
+
+@pytest.mark.parametrize("label", ["api", "a", "0a", "a--b", "x" * 63])
+def test_good_labels(label):
+    """A user's label is taken as it is."""
+    assert naming.check_label(label) == label
+
+
+@pytest.mark.parametrize("label", ["", "123", "-api", "api-", "Api", "a_b", "a.b", "ä", "x" * 64, "api\n"])
+def test_bad_labels(label):
+    """A user's label is never changed; one that DNS would not take is refused."""
+    with pytest.raises(InvalidError, match="Invalid label"):
+        naming.check_label(label)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "ap-" + "a" * 22])
+def test_bad_object_names(name):
+    """An app's name has no blanks or slashes, is not too long, and is not shaped like an app id."""
+    with pytest.raises(InvalidError, match="Invalid app name"):
+        naming.check_object_name(name, "app")
+
+
+@pytest.mark.parametrize("name", ["ab", "a--b", "-a", "a_b", "A", "", "x" * 41])
+def test_bad_workspaces(name):
+    """A workspace of two characters, or with "--", would make host names that TLS refuses."""
+    with pytest.raises(InvalidError, match="Invalid workspace name"):
+        naming.check_workspace(name)
+
+
+@pytest.mark.parametrize(
+    ("user", "workspace"), [("Jo Doe", "jo-doe"), ("jo", "jo-ws"), ("___", "local"), ("", "local"), ("a__b", "a-b")]
+)
+def test_every_user_gets_a_workspace(user, workspace):
+    """A workspace made of a user's name is always a good one."""
+    assert naming.check_workspace(naming.workspace_from(user)) == workspace

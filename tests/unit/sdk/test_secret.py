@@ -1,0 +1,104 @@
+"""Secrets, `.env` files, retries and schedules."""
+
+import pytest
+
+import portico as modal
+from portico.exception import InvalidError, UnsupportedError
+from portico.sdk import context
+from portico.sdk.dotenv import parse_dotenv
+
+
+@pytest.fixture
+def container(monkeypatch):
+    """This process is a container for the time of a test."""
+    monkeypatch.setattr(context, "_container", None)
+    context.enter_container("seed", "ap-1", {})
+
+
+def test_from_dict():
+    """Variables that are None are left out."""
+    assert modal.Secret.from_dict({"A": "1", "B": None}).variables() == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    "variables", [{"A": 1}, {1: "A"}, {"1A": "x"}, {"A-B": "x"}, {"": "x"}, {"A": "x" * 32_769}, {"A": "\0"}, "A=1"]
+)
+def test_bad_variables(variables):
+    """Keys are names of variables, values are strings, neither is too long."""
+    with pytest.raises(InvalidError):
+        modal.Secret.from_dict(variables)
+
+
+def test_from_local_environ(monkeypatch):
+    """Variables of the local environment; a missing one is named."""
+    monkeypatch.setenv("PORTICO_TEST_A", "1")
+    assert modal.Secret.from_local_environ(["PORTICO_TEST_A"]).variables() == {"PORTICO_TEST_A": "1"}
+    with pytest.raises(InvalidError, match="PORTICO_TEST_B"):
+        modal.Secret.from_local_environ(["PORTICO_TEST_A", "PORTICO_TEST_B"])
+
+
+def test_dotenv_is_looked_for_upwards(tmp_path, monkeypatch):
+    """The nearest file counts: from the working folder, or from where one says."""
+    (tmp_path / ".env").write_text("A=1\n")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (below / "app.py").touch()
+    monkeypatch.chdir(below)
+    assert modal.Secret.from_dotenv().variables() == {"A": "1"}
+    assert modal.Secret.from_dotenv(below / "app.py").variables() == {"A": "1"}
+    with pytest.raises(InvalidError, match=r"No file '\.env-dev'"):
+        modal.Secret.from_dotenv(filename=".env-dev")
+
+
+def test_local_sources_are_not_missed_in_a_container(container):
+    """In a container the values have come with the function."""
+    assert modal.Secret.from_local_environ(["PORTICO_TEST_B"]).variables() == {}
+    assert modal.Secret.from_dotenv(filename="none").variables() == {}
+
+
+def test_named_secret():
+    """A named secret can be written, and is refused where it is used."""
+    secret = modal.Secret.from_name("aws", required_keys=["KEY"])
+    with pytest.raises(UnsupportedError, match="Named secrets are not supported"):
+        secret.variables()
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("A=1\nB = two words \n", {"A": "1", "B": "two words"}),
+        ("# a comment\n\nexport A=1 # another\nB=a#b\n", {"A": "1", "B": "a#b"}),
+        ("A='$x ${HOME} # \\n'\n", {"A": "$x ${HOME} # \\n"}),
+        ('A="line\\nbreak" # c\nB="two\nlines"\n', {"A": "line\nbreak", "B": "two\nlines"}),
+        ("A=1\nB=${A}-${HOME}-${NO:-none}-${NO}\n", {"A": "1", "B": "1-/home-none-"}),
+        ("A=\nB\n", {"A": "", "B": None}),
+        ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+    ],
+)
+def test_dotenv(text, variables):
+    """Quotes, comments, references and line ends are read as in the shell's and python-dotenv's files."""
+    assert parse_dotenv(text, {"HOME": "/home"}) == variables
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_retries": -1},
+        {"max_retries": 1, "backoff_coefficient": 0.5},
+        {"max_retries": 1, "backoff_coefficient": 11},
+        {"max_retries": 1, "initial_delay": 61},
+        {"max_retries": 1, "max_delay": 0.5},
+    ],
+)
+def test_bad_retries(options):
+    """Delays and coefficients have the API's limits."""
+    with pytest.raises(InvalidError):
+        modal.Retries(**options)
+
+
+def test_bad_schedules():
+    """A cron line has five fields, a period is longer than nothing."""
+    with pytest.raises(InvalidError, match="five fields|Not a cron line"):
+        modal.Cron("every day")
+    with pytest.raises(InvalidError, match="longer than zero"):
+        modal.Period()
