@@ -71,6 +71,6 @@ def confirm(question: str, sure: bool) -> None:
     if sure:
         return
     if not sys.stdin.isatty():
-        raise errors.InvalidError(f"{question} There is no terminal to ask on.", hint="Pass --yes to go ahead.")
+        raise errors.InvalidError(f"There is no terminal to ask on: {question}", hint="Pass --yes to go ahead.")
     if not click.confirm(question, err=True):
         raise click.exceptions.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 _TRIES = 100
@@ -26,14 +27,21 @@ def next_free(host: str, port: int) -> int | None:
 
 
 def holder(port: int) -> str | None:
-    """The process that listens on the port ("nginx (pid 17)"), if that can be found."""
+    """The process that listens on the port ("nginx (pid 17)"), as far as this user may see."""
     import psutil  # 20 ms that only an error's text needs
 
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
             if listens and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                process = psutil.Process(connection.pid)
+                return f"{_title(process.name(), process.cmdline())} (pid {connection.pid})"
     except psutil.Error:
         pass
     return None
+
+
+def _title(name: str, command: list[str]) -> str:
+    """What people call it: for an interpreter, the script or module that it runs."""
+    words = [word for word in command[1:] if not word.startswith("-")]
+    return os.path.basename(words[0]) if name.startswith("python") and words else name

@@ -23,7 +23,7 @@ from portico.client.control import ControlClient
 from portico.client.upload import Uploader
 from portico.model import errors
 from portico.model.spec import Bundle
-from portico.wire.control import Deployed, DeployRequest
+from portico.wire.control import Deployed, DeployRequest, FunctionState
 from portico.wire.reading import ReadReply, ReadRequest
 
 READ_TIMEOUT = 60.0  # seconds; requests wait meanwhile
@@ -123,7 +123,8 @@ class Reloader:
         try:
             with self._client.reload(self._app_id, request) as events:
                 for event in events:
-                    progress.show(event)
+                    if not (isinstance(event, FunctionState) and event.state == "ready"):  # one line says it all
+                        progress.show(event)
                     if isinstance(event, Deployed):
                         self._served = Served.of(reply, bundle)
                         self._terminal.note(f"Reloaded in {(time.monotonic() - started) * 1000:.0f} ms")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from portico.runtime.asgi import App, Message, Receive, Scope, Send
@@ -50,7 +50,7 @@ class Guard:
         self._done = done
         self._explain = explain
         self._in_threads = in_threads
-        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._cancelled: dict[str, None] = {}  # a set in order of arrival
 
     def __repr__(self) -> str:
@@ -65,9 +65,17 @@ class Guard:
             return
         response = _Response(send) if scope["type"] == "http" else _Socket(send)
         if input_id:
-            await self._account(input_id, self._run(scope, receive, response, input_id), response)
-        else:
-            await self._run(scope, receive, response, input_id)
+            self._running[input_id] = asyncio.current_task()
+        try:
+            await self._app(scope, receive, response.send)
+            await response.finish()
+        except BaseException as error:
+            if not (isinstance(error, asyncio.CancelledError) and input_id in self._cancelled):
+                self._log(scope, input_id, error)
+            await response.fail()
+        finally:
+            if input_id:
+                self._ended(input_id, response.held)
 
     def cancel(self, input_id: str) -> None:
         """End this input. One whose thread works goes on until the thread is done: nothing can end a thread."""
@@ -87,30 +95,15 @@ class Guard:
         for input_id in list(self._running):
             self.cancel(input_id)
 
-    async def _account(self, input_id: str, run: Coroutine[Any, Any, None], response: _Response | _Socket) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[input_id] = task
-        try:
-            await run
-        finally:
-            del self._running[input_id]
-            if response.held or input_id in self._cancelled:
-                self._cancelled.pop(input_id, None)
-                self._done(input_id)
+    def _ended(self, input_id: str, held: bool) -> None:
+        del self._running[input_id]
+        if held or input_id in self._cancelled:
+            self._cancelled.pop(input_id, None)
+            self._done(input_id)
 
     def _forget(self) -> None:
         oldest = next(input_id for input_id in self._cancelled if input_id not in self._running)
         del self._cancelled[oldest]
-
-    async def _run(self, scope: Scope, receive: Receive, response: _Response | _Socket, input_id: str) -> None:
-        try:
-            await self._app(scope, receive, response.send)
-            await response.finish()
-        except BaseException as error:
-            if not (isinstance(error, asyncio.CancelledError) and input_id in self._cancelled):
-                self._log(scope, input_id, error)
-            await response.fail()
 
     def _log(self, scope: Scope, input_id: str, error: BaseException) -> None:
         cause, text = self._explain(error)

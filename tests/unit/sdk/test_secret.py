@@ -98,7 +98,7 @@ def test_bad_retries(options):
 
 def test_bad_schedules():
     """A cron line has five fields, a period is longer than nothing."""
-    with pytest.raises(InvalidError, match="five fields|Not a cron line"):
+    with pytest.raises(InvalidError, match="Not a cron line"):
         modal.Cron("every day")
     with pytest.raises(InvalidError, match="longer than zero"):
         modal.Period()
