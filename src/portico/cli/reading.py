@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -35,6 +36,8 @@ class Reader:
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
+        self._unanswered = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Reader:
         self._start()
@@ -51,6 +54,7 @@ class Reader:
             process = self._process or self._start()
             assert process.stdin is not None
             try:
+                self._count(1)
                 process.stdin.write(encode(request))
                 return
             except BrokenPipeError:
@@ -58,10 +62,21 @@ class Reader:
                 if last:
                     raise _broken("it ends at once") from None
 
+    def supersede(self, request: ReadRequest) -> None:
+        """From another thread than the one that waits in `answer`: let it have the answer to this request instead."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has just ended, and whoever waits learns it there
+                self._count(1)
+                process.stdin.write(encode(request))
+
     def answer(self, timeout: float | None = None) -> ReadReply:
         """The answer to the last request; errors.Error when there is none after `timeout` seconds, or ever."""
         try:
-            return reply(self._line(timeout))
+            while True:
+                line = self._line(timeout)
+                if self._count(-1) <= 0:  # older requests have answers of their own, which nobody wants
+                    return reply(line)
         except msgspec.DecodeError as error:
             self._end()
             raise _broken(f"its answer makes no sense: {error}") from None
@@ -70,6 +85,11 @@ class Reader:
         """`ask`, then `answer`."""
         self.ask(request)
         return self.answer(timeout)
+
+    def _count(self, change: int) -> int:
+        with self._lock:
+            self._unanswered += change
+            return self._unanswered
 
     def _line(self, timeout: float | None) -> bytes:
         process = self._process
@@ -92,7 +112,7 @@ class Reader:
         return line
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._rest = b""
+        self._rest, self._unanswered = b"", 0
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,

@@ -29,6 +29,7 @@ from portico.wire.reading import ReadReply, ReadRequest
 READ_TIMEOUT = 60.0  # seconds; requests wait meanwhile
 _STEP = 10  # ms between looks at what the kernel has reported; a change is over when one look finds nothing new
 _DEBOUNCE = 60  # ms; longest wait for a change to be over
+_LOOK_UP = 500  # ms without a change, after which it is seen whether something else is to be watched
 _NOISE = 3  # a file that has changed this often without changing the app is somebody's log or database
 
 
@@ -69,6 +70,8 @@ class Reloader:
         self._served = served
         self._terminal = terminal
         self._on_deployed = on_deployed
+        self._reading = False
+        self.ended = False  # set when nobody wants to hear of failures any more
         self._suspects: set[str] = set()  # after a failed reading: what it looked at, where the fault may be mended
         self._fruitless: Counter[str] = Counter()
 
@@ -82,6 +85,11 @@ class Reloader:
         sources = self._served.reply.sources
         digests = {entry.path: entry.digest for entry in self._served.bundle.files}
         return [path for place, path in sources.items() if self._uploader.digest(path) != digests.get(place)]
+
+    def reread(self) -> None:
+        """From another thread: a file has changed; if the app is being read, that has to begin anew."""
+        if self._reading:
+            self._reader.supersede(self._request)
 
     def round(self, changed: Collection[str]) -> None:
         """Read the app again and, if it is another than before, replace it. Says what happens, and why not."""
@@ -101,15 +109,16 @@ class Reloader:
             hold = False  # the server has gone; whoever reads its stream says so
         except errors.Error as error:
             self._fruitless.update(changed)
-            self._terminal.error(error)
-            self._terminal.note(f"{_names(changed)} changed; the last good version stays up.")
+            if not self.ended:
+                self._terminal.error(error)
+                self._terminal.note(f"{_names(changed)} changed; the last good version stays up.")
         finally:
             if hold:
                 with contextlib.suppress(errors.Error):
                     self._client.release(self._app_id)
 
     def _replace(self, changed: Collection[str], started: float) -> bool:
-        reply = self._reader.read(self._request, READ_TIMEOUT)
+        reply = self._read()
         self._suspects = set() if reply.spec else {*reply.watch, *([reply.error_file] if reply.error_file else [])}
         spec = spec_of(reply, self._terminal)
         bundle = self._uploader.bundle(reply.sources)
@@ -133,37 +142,74 @@ class Reloader:
             progress.close()
         return True
 
+    def _read(self) -> ReadReply:
+        self._reader.ask(self._request)
+        self._reading = True
+        try:
+            return self._reader.answer(READ_TIMEOUT)
+        finally:
+            self._reading = False
+
     def _promising(self, path: str) -> bool:
         """Whether a change of this file is likely to matter, so that requests should wait for what comes of it."""
         return path.endswith(".py") or path in self._served.files
 
 
 class Watcher:
-    """Runs the reloader's rounds, one after the other, in a thread of its own, as files change."""
+    """Two threads: one sees files change, the other runs the reloader's rounds, one after the other.
+
+    A change during a round makes for another round after it; one that comes while the file is read has it read
+    again at once, so that an endless loop in it can be mended.
+    """
 
     def __init__(self, reloader: Reloader, terminal: Terminal, without: Collection[Path]) -> None:
         self._reloader = reloader
         self._terminal = terminal
         self._without = without
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self._changed: set[str] = set()
+        self._noticed = threading.Condition()
+        # Both end with their process: nobody waits for what they may be waiting for.
+        self._threads = [
+            threading.Thread(target=self._guard, args=(run,), daemon=True) for run in (self._see, self._act)
+        ]
 
     def start(self) -> None:
         """Begin to watch."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Watch no longer. Does not wait for a round that runs; the thread ends with its process."""
+        """Watch no longer. Does not wait for a round that runs."""
+        self._reloader.ended = True
         self._stop.set()
 
-    def _run(self) -> None:
+    def _guard(self, run: Callable[[], None]) -> None:
         try:
-            first = True
-            while not self._stop.is_set():
-                self._watch(first)
-                first = False
+            run()
         except Exception as error:
-            self._terminal.warn(f"Live reload has stopped: {error}")
+            if not self._stop.is_set():
+                self._terminal.warn(f"Live reload has stopped: {error}")
+
+    def _act(self) -> None:
+        while True:
+            with self._noticed:
+                self._noticed.wait_for(lambda: self._changed)
+                changed, self._changed = sorted(self._changed), set()
+            self._reloader.round(changed)
+
+    def _notice(self, paths: Collection[str]) -> None:
+        if paths:
+            self._reloader.reread()
+            with self._noticed:
+                self._changed.update(paths)
+                self._noticed.notify()
+
+    def _see(self) -> None:
+        first = True
+        while not self._stop.is_set():
+            self._watch(first)
+            first = False
 
     def _watch(self, first: bool) -> None:
         """Until what must be watched changes."""
@@ -173,7 +219,6 @@ class Watcher:
         scope = Scope(watched, self._without)
         if first and not scope.complete:
             self._terminal.warn("There are too many folders to watch them all; changes far down are not noticed.")
-        # The first timeout is the moment at which everything is surely watched: look once at what came before it.
         unsure = True
         for changes in watchfiles.watch(
             *scope.folders,
@@ -181,19 +226,17 @@ class Watcher:
             debounce=_DEBOUNCE,
             step=_STEP,
             stop_event=self._stop,
-            rust_timeout=500,
+            rust_timeout=_LOOK_UP,
             yield_on_timeout=True,
             raise_interrupt=False,
             recursive=False,
         ):
             paths = {path for _, path in changes}
-            if not paths and not unsure:
-                continue
-            if paths:
-                self._reloader.round(sorted(paths))
-            elif behind := self._reloader.behind():
-                self._reloader.round(behind)
-            unsure = unsure and bool(paths)
+            self._notice(paths)
+            if not paths and unsure:
+                # Everything is surely watched by now: look once at what has changed before it was.
+                unsure = False
+                self._notice(self._reloader.behind())
             if self._reloader.watched != watched or scope.adds_folder(paths):
                 return
 

@@ -72,7 +72,8 @@ class Pool(Generic[C, W]):
         # members that have room, by how many inputs they run; `_levels` has bit n set where `_room[n]` is not empty
         self._room: list[dict[Member[C], None]] = [{} for _ in range(slots)]
         self._levels = 0
-        self.running = 0
+        self.running = 0  # inputs in members that get more
+        self.leaving = 0  # inputs in retired ones: they ask for no capacity
 
     def __repr__(self) -> str:
         return f"<Pool {len(self.members)} containers, {self.running} running, {len(self._queue)} queued>"
@@ -102,9 +103,10 @@ class Pool(Generic[C, W]):
             return None
         level = len(member.leases)
         del member.leases[lease.input_id]
-        self.running -= 1
         if member.retired:
+            self.leaving -= 1
             return None
+        self.running -= 1
         if level < self.slots:
             self._leave_level(member, level)
         self._enter_level(member, level - 1)
@@ -128,6 +130,8 @@ class Pool(Generic[C, W]):
             if len(member.leases) < self.slots:
                 self._leave_level(member, len(member.leases))
             member.retired = True
+            self.running -= len(member.leases)
+            self.leaving += len(member.leases)
 
     def remove(self, member: Member[C]) -> list[Lease[C]]:
         """It is gone; the leases that went with it."""
@@ -135,7 +139,7 @@ class Pool(Generic[C, W]):
         del self.members[member]
         lost = list(member.leases.values())
         member.leases.clear()
-        self.running -= len(lost)
+        self.leaving -= len(lost)
         return lost
 
     def idle(self) -> Iterator[Member[C]]:

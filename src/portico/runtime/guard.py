@@ -4,8 +4,8 @@ Laws:
 1. An input has ended when the app's callable has returned, not when the client has its response.
 2. The ingress takes the response's end for the input's end, unless the response carries HELD_HEADER; then, and after
    every Cancel, the guard says Done. So a response that may end before its input is marked.
-3. To know which responses those are, what the app sends waits until the app returns, but never longer than one turn of
-   the loop. A streaming response is marked from its start.
+3. To know which responses those are, what the app sends waits until the app returns, or suspends: then it goes out,
+   marked. So most responses cost nothing but a list, and none is late.
 4. An exception is logged once, with the input's id; the client sees a plain 500 if nothing was sent, and a cut-off
    response otherwise.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 from portico.runtime.asgi import App, Message, Receive, Scope, Send
@@ -67,8 +68,7 @@ class Guard:
         if input_id:
             self._running[input_id] = asyncio.current_task()
         try:
-            await self._app(scope, receive, response.send)
-            await response.finish()
+            await response.run(self._app(scope, receive, response.send))
         except BaseException as error:
             if not (isinstance(error, asyncio.CancelledError) and input_id in self._cancelled):
                 self._log(scope, input_id, error)
@@ -112,71 +112,75 @@ class Guard:
 
 
 class _Response:
-    """What an app sends for one HTTP request, passed on at most one turn of the loop later."""
+    """What an app sends for one HTTP request. `held`: the input's end is not the response's end."""
 
-    __slots__ = ("_complete", "_loop", "_passing", "_send", "_tick", "_waiting", "held")
+    __slots__ = ("_complete", "_order", "_send", "_stepping", "_waiting", "held")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._loop = asyncio.get_running_loop()
         self._waiting: list[Message] = []
-        self._tick: asyncio.Handle | None = None
-        self._passing: asyncio.Task[None] | None = None
+        self._order = asyncio.Lock()
+        self._stepping = False
         self._complete = False
         self.held = False
+
+    @types.coroutine
+    def run(self, app: Awaitable[None]) -> Generator[Any, Any, None]:
+        """Await the app, step by step, and pass on what it has sent when it suspends or returns.
+
+        A callback of the loop would do too, but costs a turn of the loop, a system call, for each request.
+        """
+        steps = app.__await__()
+        error: BaseException | None = None
+        while True:
+            self._stepping = True
+            try:
+                suspended_on = next(steps) if error is None else steps.throw(error)
+            except StopIteration:
+                break
+            finally:
+                self._stepping = False
+            error = None
+            try:
+                if self._waiting:
+                    yield from self._pass_on(held=True).__await__()
+                yield suspended_on
+            except BaseException as raised:  # a cancellation, or a send that failed: the app's to handle
+                error = raised
+        yield from self._pass_on(held=self.held).__await__()
 
     async def send(self, message: Message) -> None:
         """As ASGI's send."""
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if self.held:
-            await self._passed()
-            await self._send(message)
-        elif message["type"] == "http.response.start" or last:
-            self._waiting.append(message)
-            self._tick = self._tick or self._loop.call_soon(self._turn_is_over)
-        else:
-            self._waiting.append(message)
-            await self._pass_on(self._take(held=True))
+        self._waiting.append(message)
+        if self.held or not self._stepping or not (last or message["type"] == "http.response.start"):
+            await self._pass_on(held=True)
         self._complete = self._complete or last
-
-    async def finish(self) -> None:
-        """The app has returned."""
-        if self.held:
-            await self._passed()
-        else:
-            await self._pass_on(self._take(held=False))
 
     async def fail(self) -> None:
         """The app has raised. AlreadyLogged when the response cannot be saved."""
         if self._complete:
-            await self.finish()
+            await self._pass_on(held=self.held)
         elif self.held:
             raise AlreadyLogged
         else:
-            self._take(held=False)
             await _answer(self._send, 500, b"Internal Server Error")
 
-    def _turn_is_over(self) -> None:
-        self._passing = self._loop.create_task(self._pass_on(self._take(held=True)))
+    async def _pass_on(self, *, held: bool) -> None:
+        if not held:
+            await self._send_waiting()
+            return
+        self.held = True
+        async with self._order:  # the app's own tasks may send while the client keeps us waiting
+            if self._waiting and self._waiting[0]["type"] == "http.response.start":
+                head = self._waiting[0]
+                self._waiting[0] = {**head, "headers": [*head.get("headers", ()), _HELD]}
+            await self._send_waiting()
 
-    def _take(self, *, held: bool) -> list[Message]:
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
+    async def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self.held = held
-        if held and waiting[0]["type"] == "http.response.start":
-            waiting[0] = {**waiting[0], "headers": [*waiting[0].get("headers", ()), _HELD]}
-        return waiting
-
-    async def _pass_on(self, messages: list[Message]) -> None:
-        for message in messages:
+        for message in waiting:
             await self._send(message)
-
-    async def _passed(self) -> None:
-        if self._passing is not None:
-            passing, self._passing = self._passing, None
-            await passing
 
 
 class _Socket:
@@ -195,8 +199,9 @@ class _Socket:
             message = {**message, "headers": [*message.get("headers", ()), _HELD]}
         await self._send(message)
 
-    async def finish(self) -> None:
-        """The app has returned."""
+    async def run(self, app: Awaitable[None]) -> None:
+        """Await the app."""
+        await app
 
     async def fail(self) -> None:
         """The app has raised."""

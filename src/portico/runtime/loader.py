@@ -58,7 +58,7 @@ def find_app(module: ModuleType, name: str | None = None) -> tuple[str, App]:
     is named; an app that another one has included does not count.
     """
     apps = _apps(module)
-    file = Path(module.__file__ or module.__name__).name
+    file = module.__name__ if module.__package__ else Path(module.__file__ or module.__name__).name
     if name is not None:
         for variable, app in apps.items():
             if name in (variable, app.name):

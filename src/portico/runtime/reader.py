@@ -107,11 +107,15 @@ class Reader:
         gone = os.pidfd_open(child)
         said = b""
         status: int | None = None
+        sources = [receive, gone, self._requests]
         try:
             while said.count(b"\n") < 2:
-                ready, _, _ = select.select([receive, gone, self._requests], [], [])
+                ready, _, _ = select.select(sources, [], [])
                 if receive in ready:
-                    said += os.read(receive, _CHUNK)
+                    data = os.read(receive, _CHUNK)
+                    said += data
+                    if not data:
+                        sources.remove(receive)  # it has died, or its code has closed what it does not know
                 elif gone in ready:
                     status = os.waitpid(child, 0)[1]
                     break

@@ -237,7 +237,8 @@ class App:
     @property
     def include_source(self) -> bool:
         """Whether any function takes the files next to the entry along."""
-        return any(function.include_source for function in self._functions.values())
+        wishes = [function.include_source for function in self._functions.values()]
+        return any(wishes) if wishes else self._include_source
 
     def spec(self, entry: EntrySpec, *, name: str | None = None, warnings: Sequence[str] = ()) -> AppSpec:
         """All of it as data. `name` wins over the app's own; `warnings` come after those that the app has itself.

@@ -149,9 +149,10 @@ class ControlPlane:
 
     async def _close(self) -> None:
         for server in self._servers:
+            paths = [name.getsockname() for name in server.sockets]  # a closed server has none
             server.close()
-            for name in server.sockets:
-                Path(name.getsockname()).unlink(missing_ok=True)
+            for path in paths:
+                Path(path).unlink(missing_ok=True)
         if self._booting is not None:
             self._booting.cancel()
         self.logs.close()

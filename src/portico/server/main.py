@@ -19,7 +19,7 @@ from typing import Final
 import uvloop
 
 from portico.engines.process import ProcessEngine
-from portico.model.errors import ConflictError, Error, PortInUseError, StateError
+from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
 from portico.server.dataplane import Bridge, DataPlane
@@ -163,7 +163,7 @@ def _home(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConflictError(
+            raise HomeInUseError(
                 f"A Portico server already runs with the home {home}.",
                 hint="Use it, end it with `portico down`, or set PORTICO_HOME and PORTICO_LISTEN for a second one.",
             ) from None

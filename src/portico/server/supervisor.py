@@ -136,7 +136,7 @@ class Supervisor:
         """How it is doing."""
         states = [worker.state for worker in self._workers.values()]
         starting, ready = states.count(ContainerState.STARTING), states.count(ContainerState.READY)
-        return Counts(starting, ready, self.pool.running, self.pool.queued)
+        return Counts(starting, ready, self.pool.running + self.pool.leaving, self.pool.queued)
 
     # -- for endpoints --------------------------------------------------------------------------------------------
     def lease(self, waiter: Waiter, input_id: str) -> SlotLease | Refusal | None:

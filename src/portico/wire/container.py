@@ -33,7 +33,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- server <-> template -----------------------------------------------------------------------------------------
 class Fork(msgspec.Struct, frozen=True, tag="fork"):
-    """Server -> template, with four descriptors: the lifeline's far end, stdout, stderr, the Launch memory file."""
+    """Server -> template, with five descriptors: the lifeline's far end, the tether, stdout, stderr, the Launch file.
+
+    The tether is the read end of a pipe that only the server can write to, and never does: the kernel kills the
+    container's process group when the other end closes.
+    """
 
     container_id: str
 

@@ -27,8 +27,7 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-import time
+import threading
 
 import fastapi
 import fastapi.responses
@@ -127,6 +126,17 @@ async def chatty():
     return "said"
 
 
+crowd_of = threading.Barrier(50)
+
+
+@app.function()
+@modal.concurrent(max_inputs=50)
+@modal.fastapi_endpoint()
+def crowd():
+    crowd_of.wait(20)
+    return "all here"
+
+
 @app.function()
 @modal.fastapi_endpoint()
 async def suicide():
@@ -142,6 +152,17 @@ def lifespan():
                 await receive()
                 print(step)
                 await send({"type": f"lifespan.{step}.complete"})
+    return application
+
+
+@app.function()
+@modal.asgi_app()
+def socket():
+    async def application(scope, receive, send):
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            print("closed with", (await receive())["code"])
     return application
 
 
@@ -272,6 +293,17 @@ async def ask(
     return reader, writer
 
 
+async def shake_hands(address: str, input_id: str) -> tuple[Answer, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a WebSocket."""
+    reader, writer = await asyncio.open_unix_connection(address)
+    writer.write(
+        f"GET / HTTP/1.1\r\nx-portico-input: {input_id}\r\nx-portico-client: 203.0.113.9 4711 https\r\nhost: cases\r\n"
+        "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    return await head(reader), reader, writer
+
+
 async def head(reader: asyncio.StreamReader) -> Answer:
     """The head of an answer."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -295,7 +327,7 @@ def a_start(
     bundle: Path, function: str, *, module: str = "cases", image: BuiltImage | None = None, **more: object
 ) -> ContainerStart:
     """How to start a container of one of the app's functions; the rest goes into its FunctionSpec."""
-    kind = WebKind.ASGI_APP if function in ("lifespan", "no_start") else WebKind.FASTAPI_ENDPOINT
+    kind = WebKind.ASGI_APP if function in ("lifespan", "no_start", "socket") else WebKind.FASTAPI_ENDPOINT
     kind = WebKind.WSGI_APP if function == "wsgi" else kind
     return ContainerStart(
         container_id=f"ct-{secrets.token_hex(8)}",

@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from engine_cases import Gate, Sink, an_image, ask, descriptors, get, start, vanish, write_app
+import pytest_asyncio
+from engine_cases import Gate, Sink, an_image, ask, descriptors, get, shake_hands, start, vanish, write_app
 
 from portico.engines.process import ProcessEngine
 from portico.model.errors import StartError
 from portico.model.ports import Container, StartFailure
-from portico.model.spec import Resources
+from portico.model.spec import Concurrency, Resources
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
@@ -25,14 +29,15 @@ def bundle(tmp_path: Path) -> Path:
     return write_app(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sink() -> Sink:
     return Sink()
 
 
-@pytest.fixture
-async def engine(tmp_path: Path, sink: Sink) -> AsyncIterator[ProcessEngine]:
-    engine = ProcessEngine(tmp_path, sink)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> AsyncIterator[ProcessEngine]:
+    """One for all tests that do not end it: a template takes half a second to get warm."""
+    engine = ProcessEngine(tmp_path_factory.mktemp("run"), sink)
     yield engine
     await engine.close()
 
@@ -117,7 +122,7 @@ async def test_a_kind_of_endpoint_that_is_not_supported_is_refused(engine: Proce
 
 async def test_a_working_folder_that_is_not_there_is_named(engine: ProcessEngine, bundle: Path) -> None:
     """An image's workdir that cannot be entered fails the start, not something later."""
-    _, recorder = start(engine, bundle, "hello", image=an_image(workdir="/nowhere/at/all"))
+    _, recorder = start(engine, bundle, "hello", image=an_image("4" * 64, workdir="/nowhere/at/all"))
     failure = await recorder.until("failed")
     assert isinstance(failure, StartFailure)
     assert failure.cause.startswith("The working folder /nowhere/at/all cannot be entered")
@@ -125,7 +130,7 @@ async def test_a_working_folder_that_is_not_there_is_named(engine: ProcessEngine
 
 async def test_an_interpreter_that_is_missing_fails_the_start(engine: ProcessEngine, bundle: Path) -> None:
     """An image without its Python is a failed start that says so."""
-    _, recorder = start(engine, bundle, "hello", image=an_image(python=Path("/nowhere/python")))
+    _, recorder = start(engine, bundle, "hello", image=an_image("1" * 64, python=Path("/nowhere/python")))
     failure = await recorder.until("failed")
     assert isinstance(failure, StartFailure)
     assert "could not be started" in failure.cause
@@ -137,7 +142,7 @@ async def test_a_template_that_dies_while_it_starts_fails_the_waiting_starts(
 ) -> None:
     """The last words of an image's Python are the cause, and all of them the detail."""
     program = a_program(tmp_path, "#!/bin/sh\necho first >&2\necho no such module >&2\nexit 4\n")
-    recorders = [start(engine, bundle, "hello", image=an_image(python=program))[1] for _ in range(2)]
+    recorders = [start(engine, bundle, "hello", image=an_image("2" * 64, python=program))[1] for _ in range(2)]
     for recorder in recorders:
         failure = await recorder.until("failed")
         assert isinstance(failure, StartFailure)
@@ -150,7 +155,7 @@ async def test_an_image_that_cannot_be_warmed_says_why(engine: ProcessEngine, tm
     """warm() raises StartError with the last words of the image's Python."""
     program = a_program(tmp_path, "#!/bin/sh\necho broken >&2\nexit 1\n")
     with pytest.raises(StartError, match="broken"):
-        await engine.warm(an_image(python=program))
+        await engine.warm(an_image("3" * 64, python=program))
 
 
 async def test_a_lifespan_that_fails_to_start_fails_the_container(engine: ProcessEngine, bundle: Path) -> None:
@@ -228,10 +233,9 @@ async def test_a_killed_template_leaves_its_containers_running(engine: ProcessEn
     assert await recorder.until("exited") == "exit code 0"
 
 
-async def test_containers_that_have_lost_their_template_end_with_the_engine(
-    engine: ProcessEngine, bundle: Path
-) -> None:
+async def test_containers_that_have_lost_their_template_end_with_the_engine(tmp_path: Path, bundle: Path) -> None:
     """close() ends them like all others."""
+    engine = ProcessEngine(tmp_path, Sink())
     container, recorder = start(engine, bundle, "hello")
     await recorder.until("ready")
     os.kill(template_of(container), signal.SIGKILL)
@@ -334,14 +338,14 @@ async def test_a_container_has_a_clean_environment(
 ) -> None:
     """It has what Modal's containers have, the image's and the user's variables, and nothing of the server's."""
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
-    image = an_image("f" * 64, env={"LEVEL": "image", "IMAGE": "yes"})
+    image = an_image("e" * 64, env={"LEVEL": "image", "IMAGE": "yes"})
     container = await ready(engine, bundle, "surroundings", image=image, env={"LEVEL": "function"})
     seen = json.loads((await get(container.address)).body)
     environment = seen["env"]
     assert environment["MODAL_TASK_ID"] == environment["PORTICO_TASK_ID"] == container.id
     assert environment["MODAL_IS_REMOTE"] == "1"
     assert environment["MODAL_ENVIRONMENT"] == "main"
-    assert environment["MODAL_IMAGE_ID"] == f"im-{'f' * 64}"
+    assert environment["MODAL_IMAGE_ID"] == f"im-{'e' * 64}"
     assert environment["LEVEL"] == "function"
     assert environment["IMAGE"] == "yes"
     assert "SECRET_OF_THE_SERVER" not in environment
@@ -447,3 +451,34 @@ async def test_a_cancelled_sync_input_ends_with_its_thread(engine: ProcessEngine
     gate.open()
     while ("finished", "in-slow") not in recorder.seen:
         await recorder.changed()
+
+
+async def test_sync_endpoints_run_as_many_at_a_time_as_they_may(engine: ProcessEngine, bundle: Path) -> None:
+    """There is a thread for each of `max_inputs`, also beyond what frameworks have by themselves."""
+    container = await ready(engine, bundle, "crowd", concurrency=Concurrency(max_inputs=50))
+    answers = await asyncio.gather(*(get(container.address) for _ in range(50)))
+    assert {answer.body for answer in answers} == {'"all here"'}
+
+
+async def test_a_websocket_is_held_until_its_app_returns(engine: ProcessEngine, bundle: Path, sink: Sink) -> None:
+    """The handshake's answer is marked; `finished` comes after the connection's end."""
+    container, recorder = start(engine, bundle, "socket")
+    await recorder.until("ready")
+    answer, _, writer = await shake_hands(container.address, "in-socket")
+    assert (answer.status, answer.headers["x-portico-held"]) == (101, "1")
+    assert "finished" not in recorder.names
+    writer.close()
+    assert await recorder.until("finished") == "in-socket"
+    await sink.line(container, "closed with")
+
+
+async def test_a_websocket_is_closed_before_the_grace_is_over(engine: ProcessEngine, bundle: Path) -> None:
+    """A container that stops says goodbye (1012, service restart) to who is still connected, and exits by itself."""
+    container, recorder = start(engine, bundle, "socket")
+    await recorder.until("ready")
+    _, reader, writer = await shake_hands(container.address, "in-socket")
+    container.stop(2.0)
+    frame = await reader.readexactly(4)
+    assert (frame[0], int.from_bytes(frame[2:4])) == (0x88, 1012)
+    writer.close()
+    assert await recorder.until("exited") == "exit code 0"

@@ -61,6 +61,23 @@ def test_reader_that_talks_nonsense():
         reader.read(ReadRequest(ref="a.py", cwd="/"))
 
 
+def test_a_newer_request_takes_the_place_of_an_older(tmp_path):
+    """An endless loop in the file is left as soon as the file is asked for again."""
+    file = tmp_path / "a.py"
+    file.write_text("while True: pass\n")
+    request = ReadRequest(ref="a.py", cwd=str(tmp_path))
+    with Reader() as reader:
+        reader.ask(request)
+        answers: list[ReadReply] = []
+        thread = threading.Thread(target=lambda: answers.append(reader.answer(60)))
+        thread.start()
+        file.write_text("import modal\napp = modal.App('mended')\n")
+        reader.supersede(request)
+        thread.join()
+    assert answers[0].spec is not None
+    assert answers[0].spec.name == "mended"
+
+
 def test_the_readers_forks_end_with_it():
     """What it has started dies with it, also when it ignores everything."""
     code = (

@@ -63,9 +63,14 @@ class Reader:
         self.count = 0
         self.reply: Callable[[], ReadReply] = ReadReply
 
-    def read(self, request: ReadRequest, timeout: float | None = None) -> ReadReply:
+    def ask(self, request: ReadRequest) -> None:
         self.count += 1
+
+    def answer(self, timeout: float | None = None) -> ReadReply:
         return self.reply()
+
+    def supersede(self, request: ReadRequest) -> None:
+        self.count += 1
 
 
 class Bench:
@@ -175,6 +180,15 @@ def test_sources_are_never_noise(bench):
     bench.file.write_text("two")
     bench.round()
     assert bench.client.calls[-1] == "reload"
+
+
+def test_a_change_while_the_file_is_read(bench):
+    """The reading begins anew; at other times there is nothing to do."""
+    bench.reader.reply = lambda: bench.reloader.reread() or bench.reply()
+    bench.round()
+    assert bench.reader.count == 2
+    bench.reloader.reread()
+    assert bench.reader.count == 2
 
 
 def test_behind(bench):

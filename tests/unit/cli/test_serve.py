@@ -116,6 +116,19 @@ def test_reload_of_a_broken_file(stub, portico, project, settings):
     assert calls(command, portico, settings) == ["hold", "release", "hold", "reload"]
 
 
+def test_an_endless_loop_can_be_mended(stub, portico, project):
+    """A file that never stops running is read again when it changes, and nobody has to wait for its end."""
+    command = portico("serve", "seed.py")
+    command.wait_for(URL)
+    file, begun = project / "seed.py", project / "begun"
+    good = file.read_text()
+    os.mkfifo(begun)
+    file.write_text(good + f"\nopen({str(begun)!r}, 'w').close()\nwhile True: pass\n")
+    begun.read_text()  # returns when the file is being read
+    file.write_text(good + "\nx = 1\n")
+    command.wait_for("Reloaded in")
+
+
 def test_no_reload(stub, portico, project, settings):
     """With --no-reload nothing is watched."""
     command = portico("serve", "seed.py", "--no-reload")

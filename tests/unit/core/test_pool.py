@@ -154,7 +154,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        assert self.pool.running == len(self.leases) == sum(member.running for member in self.pool.members)
+        active = [member for member in self.pool.members if not member.retired]
+        assert self.pool.running == sum(member.running for member in active)
+        assert self.pool.running + self.pool.leaving == len(self.leases)
         assert self.pool.queued == len(self.waiting)
         room = [m for m in self.pool.members if not m.retired and m.running < m.slots]
         assert not (room and self.waiting)

@@ -119,7 +119,7 @@ async def test_an_answer_that_ends_with_its_input_is_not_held() -> None:
 
 
 async def test_an_app_that_goes_on_after_its_answer_holds_its_input() -> None:
-    """The response is on its way after one turn of the loop; Done comes when the app returns."""
+    """The response is on its way as soon as the app waits for something else; Done comes when it returns."""
     release = asyncio.Event()
     guard, done = guarded(sending(START, body(b"hello"), then=release.wait))
     below = Below()
@@ -157,7 +157,7 @@ async def test_a_streaming_answer_is_held_from_its_start() -> None:
 
 
 async def test_parts_keep_their_order_behind_a_slow_client() -> None:
-    """A part that is sent while the head is still waiting for the client comes after it."""
+    """A part that another task of the app sends while the head still waits for the client comes after it."""
     gate = asyncio.Event()
     below = Below()
 
@@ -165,22 +165,51 @@ async def test_parts_keep_their_order_behind_a_slow_client() -> None:
         await gate.wait()
         await below.send(message)
 
-    async def a_turn() -> None:
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def parts() -> None:
+            await send(body(b"1", more=True))
+            await send(body(b"2"))
+
+        await send(START)
+        sending_parts = asyncio.create_task(parts())
+        asyncio.get_running_loop().call_soon(gate.set)
+        await sending_parts
+
+    guard, _ = guarded(app)
+    await guard(a_scope(), below.receive, slow_send)
+    assert [message.get("body") for message in below.sent] == [None, b"1", b"2"]
+
+
+async def test_what_another_task_of_the_app_sends_is_held() -> None:
+    """The app has not returned while it waits for its tasks."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.create_task(sending(START, body(b"hello"))(scope, receive, send))
+
+    guard, done = guarded(app)
+    below = Below()
+    await guard(a_scope(), below.receive, below.send)
+    assert (below.held, below.kinds, done) == (True, ["start", "body"], ["in-1"])
+
+
+async def test_a_send_that_fails_is_the_apps_to_handle() -> None:
+    """An error of the server below is raised in the app, as without a guard."""
+    handled: list[str] = []
+
+    async def failing_send(message: Message) -> None:
+        raise RuntimeError("not a header")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
-        await a_turn()
-        await send(body(b"1", more=True))
-        await send(body(b"2"))
+        try:
+            await asyncio.Event().wait()
+        except RuntimeError as error:
+            handled.append(str(error))
 
     guard, _ = guarded(app)
-    running = asyncio.create_task(guard(a_scope(), below.receive, slow_send))
-    await a_turn()
-    gate.set()
-    await running
-    assert [message.get("body") for message in below.sent] == [None, b"1", b"2"]
+    below = Below()
+    await guard(a_scope(), below.receive, failing_send)
+    assert handled == ["not a header"]
 
 
 async def test_an_exception_is_a_plain_500_and_one_block_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def test_unknown_app(load):
     with pytest.raises(InvalidError, match="no app named 'y'") as caught:
         loader.find_app(module, "y")
     assert "app_under_test.py::app" in caught.value.hint
-    with pytest.raises(InvalidError, match="'x' in app_under_test.py is not an app but int"):
+    with pytest.raises(InvalidError, match="is not an app but int"):
         loader.find_app(module, "x")
 
 
@@ -192,8 +192,11 @@ def test_traceback_has_the_users_frames_only(load, tmp_path):
     (tmp_path / "deep_under_test.py").write_text("def f(): raise ValueError('two\\nlines')\n")
     cause, text = caught(load, "from deep_under_test import f\nf()\n")
     assert cause == "ValueError: two"
-    assert text.splitlines()[1].startswith(f'  File "{tmp_path}/app_under_test.py", line 2')
-    assert f'File "{tmp_path}/deep_under_test.py", line 1' in text
+    frames = [line.partition(", ")[0] for line in text.splitlines() if line.startswith("  File ")]
+    test = f'  File "{__file__}"'
+    assert [frame for frame in frames if frame != test] == [
+        f'  File "{tmp_path}/{name}_under_test.py"' for name in ("app", "deep")
+    ]
     assert "portico" not in text
     assert "importlib" not in text
 

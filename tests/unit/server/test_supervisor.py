@@ -1,0 +1,307 @@
+"""Demand becomes containers, capacity becomes grants: the supervisor on the engine's double."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+
+from portico.engines.fake import FakeEngine
+from portico.ingress.ports import Lease, Refusal
+from portico.model.errors import StartError
+from portico.model.ports import BuiltImage, ContainerStart, StartFailure
+from portico.model.spec import Autoscaler, Concurrency, EntrySpec, FunctionSpec
+from portico.server.endpoint import FunctionEndpoint
+from portico.server.supervisor import Supervisor
+
+
+class Input:
+    """A waiter that records what it hears."""
+
+    def __init__(self) -> None:
+        self.lease: Lease | None = None
+        self.refusal: Refusal | None = None
+        self.answered = asyncio.Event()
+
+    def granted(self, lease: Lease) -> None:
+        self.lease = lease
+        self.answered.set()
+
+    def refused(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        self.answered.set()
+
+    def moved(self, endpoint: object) -> None:
+        pass
+
+
+class Bench:
+    """A supervisor of one function on a fake engine that waits for the test."""
+
+    def __init__(self, folder: Path, function: FunctionSpec | None = None) -> None:
+        self.engine = FakeEngine(folder, manual=True)
+        self.notes: list[str] = []
+        self.function = function or FunctionSpec(name="f", module="m", qualname="f")
+        self._numbers = itertools.count()
+        self.folder = folder
+        self.supervisor = self.new()
+
+    def new(self) -> Supervisor:
+        loop = asyncio.get_running_loop()
+        return Supervisor(self.function, self._make_start, self.engine, lambda _, text: self.notes.append(text), loop)
+
+    def _make_start(self) -> ContainerStart:
+        return ContainerStart(
+            container_id=f"ct-{next(self._numbers):016x}",
+            app_id="ap-1",
+            app_name="app",
+            version=1,
+            ephemeral=False,
+            environment="main",
+            entry=EntrySpec(module="m"),
+            function=self.function,
+            image=BuiltImage(key="k", python=Path("/usr/bin/python3")),
+            bundle_dir=self.folder,
+        )
+
+    def ask(self) -> Input:
+        """One more input."""
+        asked = Input()
+        answer = self.supervisor.lease(asked, f"in-{id(asked)}")
+        if isinstance(answer, Refusal):
+            asked.refused(answer)
+        elif answer is not None:
+            asked.granted(answer)
+        return asked
+
+    async def ready(self, number: int) -> None:
+        await self.engine.containers[number].become_ready()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Bench:
+    """With a function that takes one input at a time."""
+    return Bench(tmp_path)
+
+
+def scaled(**autoscaler: float) -> FunctionSpec:
+    """A function with these autoscaler settings."""
+    return FunctionSpec(name="f", module="m", qualname="f", autoscaler=Autoscaler(**autoscaler))  # type: ignore[arg-type]
+
+
+async def test_a_request_without_a_container_starts_one_and_gets_it(bench: Bench) -> None:
+    """From zero."""
+    asked = bench.ask()
+    assert len(bench.engine.containers) == 1
+    await bench.ready(0)
+    assert asked.lease is not None
+    assert asked.lease.address == bench.engine.containers[0].address
+
+
+async def test_request_number_two_starts_a_second_container(bench: Bench) -> None:
+    """The first is busy with one input."""
+    bench.ask()
+    await bench.ready(0)
+    second = bench.ask()
+    assert len(bench.engine.containers) == 2
+    await bench.ready(1)
+    assert second.lease is not None
+
+
+async def test_no_more_containers_start_than_max_containers(tmp_path: Path) -> None:
+    """The rest waits in line."""
+    bench = Bench(tmp_path, scaled(max_containers=2))
+    inputs = [bench.ask() for _ in range(5)]
+    assert len(bench.engine.containers) == 2
+    await bench.ready(0)
+    await bench.ready(1)
+    assert [asked.lease is not None for asked in inputs] == [True, True, False, False, False]
+    assert inputs[0].lease is not None
+    inputs[0].lease.release()
+    assert inputs[2].lease is not None
+
+
+async def test_a_container_with_many_slots_takes_many_inputs(tmp_path: Path) -> None:
+    """As many as max_inputs."""
+    function = FunctionSpec(name="f", module="m", qualname="f", concurrency=Concurrency(max_inputs=3))
+    bench = Bench(tmp_path, function)
+    inputs = [bench.ask() for _ in range(3)]
+    assert len(bench.engine.containers) == 1
+    await bench.ready(0)
+    assert all(asked.lease is not None for asked in inputs)
+
+
+async def test_an_idle_container_goes_after_the_window(tmp_path: Path) -> None:
+    """Down to zero."""
+    bench = Bench(tmp_path, scaled(scaledown_window=0.01))
+    asked = bench.ask()
+    await bench.ready(0)
+    assert asked.lease is not None
+    asked.lease.release()
+    while bench.engine.living:
+        await asyncio.sleep(0.001)
+    assert bench.engine.containers[0].stopped is not None
+
+
+async def test_min_containers_are_started_and_stay(tmp_path: Path) -> None:
+    """And are replaced when they die."""
+    bench = Bench(tmp_path, scaled(min_containers=1, scaledown_window=0.01))
+    bench.supervisor.keep_minimum()
+    await bench.ready(0)
+    await asyncio.sleep(0.03)
+    assert len(bench.engine.living) == 1
+    bench.engine.containers[0].exit("signal 9 (SIGKILL)")
+    assert len(bench.engine.containers) == 2
+
+
+async def test_waiting_requests_are_refused_with_the_cause_when_no_container_can_start(bench: Bench) -> None:
+    """503 with its first line, and when to come again."""
+    asked = bench.ask()
+    bench.engine.containers[0].fail(StartFailure("ModuleNotFoundError: No module named 'nope'", "trace"))
+    assert asked.refusal is not None
+    assert asked.refusal.status == 503
+    assert "No module named 'nope'" in asked.refusal.text
+    assert asked.refusal.retry_after == 1
+    assert "trace" in bench.notes[0]
+
+
+async def test_starts_back_off_after_a_failure(bench: Bench) -> None:
+    """The next request is answered at once, and starts nothing."""
+    bench.ask()
+    bench.engine.containers[0].fail(StartFailure("no"))
+    again = bench.ask()
+    assert again.refusal is not None
+    assert len(bench.engine.containers) == 1
+
+
+async def test_a_start_that_fails_beside_a_working_container_refuses_nobody(bench: Bench) -> None:
+    """Those who wait get the working one's slots."""
+    first = bench.ask()
+    await bench.ready(0)
+    second = bench.ask()
+    bench.engine.containers[1].fail(StartFailure("no"))
+    assert second.refusal is None
+    assert first.lease is not None
+    first.lease.release()
+    assert second.lease is not None
+
+
+async def test_a_container_that_dies_is_replaced_when_requests_wait(tmp_path: Path) -> None:
+    """The one that waits is not forgotten."""
+    bench = Bench(tmp_path, scaled(max_containers=1))
+    bench.ask()
+    await bench.ready(0)
+    waiting = bench.ask()
+    bench.engine.containers[0].exit("signal 9 (SIGKILL)")
+    assert len(bench.engine.containers) == 2
+    await bench.ready(1)
+    assert waiting.lease is not None
+
+
+async def test_a_held_slot_is_free_when_the_container_says_so(tmp_path: Path) -> None:
+    """Whichever comes first, the response's end or the container's word."""
+    bench = Bench(tmp_path, scaled(max_containers=1))
+    first = bench.ask()
+    await bench.ready(0)
+    second, third = bench.ask(), bench.ask()
+    assert first.lease is not None
+    first.lease.hold()
+    assert second.lease is None
+    bench.engine.containers[0].finish(f"in-{id(first)}")
+    assert second.lease is not None
+    bench.engine.containers[0].finish(f"in-{id(second)}")
+    assert third.lease is None
+    second.lease.hold()
+    assert third.lease is not None
+
+
+async def test_a_cancelled_input_keeps_its_slot_until_it_has_ended(tmp_path: Path) -> None:
+    """The container is asked to end it."""
+    bench = Bench(tmp_path, scaled(max_containers=1))
+    first = bench.ask()
+    await bench.ready(0)
+    second = bench.ask()
+    assert first.lease is not None
+    first.lease.cancel()
+    assert second.lease is None
+    assert bench.engine.containers[0].cancelled == [f"in-{id(first)}"]
+    await second.answered.wait()
+    assert second.lease is not None
+
+
+async def test_a_broken_container_gets_no_more_inputs(bench: Bench) -> None:
+    """A new one is started for the next."""
+    first = bench.ask()
+    await bench.ready(0)
+    assert first.lease is not None
+    first.lease.broken()
+    bench.ask()
+    assert len(bench.engine.containers) == 2
+
+
+async def test_a_proof_fails_with_the_traceback(bench: Bench) -> None:
+    """So does the deploy."""
+    proof = asyncio.ensure_future(bench.supervisor.prove())
+    await asyncio.sleep(0)
+    bench.engine.containers[0].fail(StartFailure("ValueError: x", "Traceback: …"))
+    with pytest.raises(StartError, match="ValueError: x") as caught:
+        await proof
+    assert caught.value.detail == "Traceback: …"
+
+
+async def test_a_drained_version_ends_when_its_inputs_have(bench: Bench) -> None:
+    """Not before."""
+    asked = bench.ask()
+    await bench.ready(0)
+    bench.supervisor.drain()
+    gone = asyncio.ensure_future(bench.supervisor.gone())
+    await asyncio.sleep(0)
+    assert not gone.done()
+    assert bench.engine.containers[0].stopped is None
+    assert asked.lease is not None
+    asked.lease.release()
+    await gone
+
+
+async def test_a_quickly_dying_container_is_a_failing_start(bench: Bench) -> None:
+    """The second time in a row, requests are told instead of kept waiting."""
+    for number in range(2):
+        bench.ask()
+        await bench.ready(number)
+        bench.engine.containers[number].exit("signal 11 (SIGSEGV)")
+    refused = bench.ask()
+    assert refused.refusal is not None
+    assert "SIGSEGV" in refused.refusal.text
+
+
+async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench: Bench) -> None:
+    """And go to it in order."""
+    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint.hold()
+    asked = Input()
+    assert endpoint.lease(asked, "in-1") is None
+    assert not bench.engine.containers
+    following = bench.new()
+    endpoint.switch(following)
+    await bench.ready(0)
+    assert asked.lease is not None
+    assert following.pool.running == 1
+
+
+async def test_those_who_wait_for_an_old_version_move_to_the_new_one(bench: Bench) -> None:
+    """Nothing is lost in a deploy."""
+    endpoint = FunctionEndpoint(bench.supervisor)
+    asked = bench.ask()
+    endpoint.switch(bench.new())
+    await bench.ready(1)
+    assert asked.lease is not None
+
+
+async def test_a_stopped_endpoint_refuses_those_who_wait(bench: Bench) -> None:
+    """At once."""
+    endpoint = FunctionEndpoint(bench.supervisor)
+    asked = bench.ask()
+    endpoint.stop(Refusal(404, "stopped"))
+    assert asked.refusal is not None
