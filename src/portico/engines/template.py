@@ -118,6 +118,10 @@ class Template:
             case wire.Forked(container_id, pid):
                 if container := self._containers.get(container_id):
                     container.forked(pid)
+            case wire.Refused(container_id, reason):
+                if container := self._containers.get(container_id):
+                    container.fail(StartFailure(f"The system gave the container no process: {reason}"))
+                    container.ended("never started")
             case wire.Reaped(container_id, _, status):
                 if container := self._containers.get(container_id):
                     container.ended(describe(status))

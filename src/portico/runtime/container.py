@@ -49,6 +49,7 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
     """Become a process of its own; what it should run."""
     isolate.default_signals()
     os.setsid()
+    isolate.become_reaper()  # whatever daemons the user's code makes, they stay ours, and go with us
     isolate.tether(descriptors.tether)
     isolate.redirect(descriptors.stdout, descriptors.stderr)
     launch = wire.launch(_read_all(descriptors.launch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +133,9 @@ def _fresh_hook(path: str) -> importlib.machinery.FileFinder:
 
 def _is_fresh(path: str) -> bool:
     # Packages that are installed below the root (a virtual environment in the project) do not change while we look.
-    return "site-packages" not in path and any(path == root or path.startswith(f"{root}/") for root in _fresh_roots)
+    return "site-packages" not in path and any(
+        path == root or path.startswith(os.path.join(root, "")) for root in _fresh_roots
+    )
 
 
 def _script_loader(name: str, path: Path) -> importlib.machinery.SourceFileLoader:

@@ -51,6 +51,7 @@ class Reader:
         self._ahead: list[str] = []  # module names to import while idle
         self._answered = False
         self._libc = ctypes.CDLL(None)
+        self._threads = _threads()
 
     def run(self) -> None:
         """Until the requests end."""
@@ -70,7 +71,7 @@ class Reader:
     # -- requests ----------------------------------------------------------------------------------------------------
     def _next_line(self) -> bytes | None:
         while b"\n" not in self._buffer:
-            if self._ahead and not select.select([self._requests], [], [], 0)[0]:
+            if self._ahead and not self._buffer and not select.select([self._requests], [], [], 0)[0]:
                 self._import_ahead()
             else:
                 self._receive()
@@ -168,7 +169,7 @@ class Reader:
                     os.environ.pop(variable, None)
                 else:
                     os.environ[variable] = value
-        if _threads() > 1:
+        if _threads() > self._threads:
             self._start_anew(name.partition(".")[0])
         elif not self._ahead:
             gc.collect()
@@ -178,7 +179,7 @@ class Reader:
         return name in self._without or name.partition(".")[0] in self._without
 
     def _start_anew(self, package: str) -> None:
-        """A thread runs: become a fresh process that leaves this package to the forks."""
+        """A thread has been started: become a fresh process that leaves this package to the forks."""
         os.dup2(self._requests, 0)
         os.dup2(self._replies, 1)
         without = [argument for name in sorted({*self._without, package}) for argument in ("--without", name)]

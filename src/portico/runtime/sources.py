@@ -41,7 +41,7 @@ def project_sources(root: Path, entry: Path, *, package: str | None = None, max_
     found = _walk(top, max_entries)
     files = _placed(root, [*(found or ()), *imported_files(root), entry])
     if found is not None:
-        elsewhere = (path for path in files.values() if not path.startswith(f"{top}{os.sep}"))
+        elsewhere = (path for path in files.values() if not path.startswith(os.path.join(top, "")))
         return Sources(files=files, watch=[str(top), *elsewhere])
     return Sources(
         files=files,
@@ -77,7 +77,7 @@ def add_mounts(sources: Sources, mounts: tuple[LocalMount, ...]) -> Sources:
 def imported_files(root: Path) -> list[Path]:
     """The source files of the modules that this process has imported from below `root`; not of installed packages."""
     paths = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    below = f"{root}{os.sep}"
+    below = os.path.join(root, "")
     return [
         Path(path) for path in paths if path and path.startswith(below) and path.endswith(".py") and is_user_file(path)
     ]

@@ -58,27 +58,30 @@ class Template:
                 if wake in ready:
                     os.read(wake, 4096)
                     self._reap()
-                if self._channel.fileno() in ready and not self._fork():
+                if self._channel.fileno() in ready and not self.fork():
                     return 0
         except (BrokenPipeError, ConnectionResetError):
             return 0
         finally:
-            for pid in self._containers:
-                _kill_group(pid)
+            self._end_all()
 
-    def _fork(self) -> bool:
+    def fork(self) -> bool:
         """Answer one request; False when there will be no more."""
         packet, descriptors, _, _ = socket.recv_fds(
             self._channel, wire.MAX_PACKET, len(container.Descriptors._fields), socket.MSG_CMSG_CLOEXEC
         )
         if not packet:
             return False
-        request = wire.to_template(packet)
-        pid = os.fork()
-        if pid == 0:
-            container.main(container.Descriptors(*descriptors))
-        self._containers[pid] = request.container_id
-        self._say(wire.Forked(request.container_id, pid))
+        container_id = wire.to_template(packet).container_id
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, too little memory
+            self._say(wire.Refused(container_id, str(error)))
+        else:
+            if pid == 0:
+                container.main(container.Descriptors(*descriptors))
+            self._containers[pid] = container_id
+            self._say(wire.Forked(container_id, pid))
         for descriptor in descriptors:
             os.close(descriptor)
         return True
@@ -90,8 +93,28 @@ class Template:
             if container_id is not None:
                 _kill_group(pid)  # before the process is reaped: until then nobody else can have its id
             _, status = os.waitpid(pid, 0)
+            self._kill_orphans()
             if container_id is not None:
                 self._say(wire.Reaped(container_id, pid, status))
+
+    def _kill_orphans(self) -> None:
+        """What a container that is gone has left in other process groups: living containers keep theirs below them.
+
+        What an orphan leaves in turn comes here too, when it is reaped.
+        """
+        for pid in _children():
+            if pid not in self._containers:
+                _kill(pid)
+
+    def _end_all(self) -> None:
+        """Kill everything below, and what that leaves behind, until there is nothing."""
+        for pid in self._containers:
+            _kill_group(pid)
+        while children := _children():
+            for pid in children:
+                _kill(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, 0)
 
     def _say(self, message: msgspec.Struct) -> None:
         self._channel.send(wire.encode(message))
@@ -111,6 +134,19 @@ def _ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
+
+
+def _children() -> list[int]:
+    try:
+        with open("/proc/thread-self/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:
+        return []  # a kernel without CONFIG_PROC_CHILDREN: process groups have to do
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _kill_group(pid: int) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import portico
 
 _OURS = str(Path(portico.__file__).parent) + os.sep
-_LIBRARIES = tuple(
-    {str(Path(path)) + os.sep for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib")) if path}
+_LIBRARIES = (
+    str(Path(portico.__file__).parents[1]) + os.sep,  # in a container: the layer with all that the runtime needs
+    *{str(Path(path)) + os.sep for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib")) if path},
 )
 _OUR_ERRORS = "portico.model.errors."
 

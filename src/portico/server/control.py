@@ -55,7 +55,8 @@ class ControlPlane:
         self.logs = LogBook(settings.home / "logs" / "apps", self.loop)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[tuple[asyncio.Server, Path]] = []
+        self._answering = ServerState()
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
@@ -138,26 +139,29 @@ class ControlPlane:
             timeout_keep_alive=3600,
         )
         config.load()
-        state = ServerState()
         path.unlink(missing_ok=True)
         server = await self.loop.create_unix_server(
-            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]
+            lambda: config.http_protocol_class(config=config, server_state=self._answering, app_state={}),  # type: ignore[call-arg]
             path,
         )
         os.chmod(path, 0o600)
-        self._servers.append(server)
+        self._listening.append((server, path))
 
     async def _close(self) -> None:
-        for server in self._servers:
-            paths = [name.getsockname() for name in server.sockets]  # a closed server has none
+        for server, path in self._listening:
+            path.unlink(missing_ok=True)
             server.close()
-            for path in paths:
-                Path(path).unlink(missing_ok=True)
         if self._booting is not None:
             self._booting.cancel()
+        if self._rollouts is not None:
+            self._rollouts.server_is_ending = True
         self.logs.close()
+        if self._answering.tasks:
+            await asyncio.wait(self._answering.tasks, timeout=CLOSING)
         if self._store is not None:
             if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
+                if self._rollouts is not None:
+                    await self._rollouts.tidy()
                 await self._store.result().close()
             else:
                 self._store.cancel()

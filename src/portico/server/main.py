@@ -78,7 +78,7 @@ class _Server:
         run_dir = settings.run_dir
         bridge = Bridge(loop)
         control = ControlPlane(settings)
-        engine = ProcessEngine(run_dir / "c", control.logs)
+        engine = ProcessEngine(run_dir, control.logs)
         public_socket = run_dir / "public.sock"
         data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
         for number in (signal.SIGINT, signal.SIGTERM):

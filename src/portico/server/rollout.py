@@ -26,6 +26,7 @@ from portico.wire.control import (
     Created,
     Deployed,
     DeployRequest,
+    Ended,
     EndpointInfo,
     EphemeralRequest,
     Event,
@@ -71,6 +72,7 @@ class Rollouts:
         self.ephemeral_apps: dict[str, Release] = {}
         self.created_at: dict[str, float] = {}
         self.deployed: set[str] = set()  # the ids of the living deployed apps
+        self.server_is_ending = False
 
     # -- deployed apps --------------------------------------------------------------------------------------------
     def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
@@ -161,6 +163,12 @@ class Rollouts:
                     self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
                 )
 
+    async def tidy(self) -> None:
+        """Remove the files that no version of a living app needs. Only while nothing runs: at the server's end."""
+        store = await self._store()
+        living = [app for app in await store.apps(self._settings.environment) if app.stopped_at is None]
+        await self._blobs.collect([d.bundle for app in living for d in await store.history(app.id)])
+
     # -- ephemeral apps -------------------------------------------------------------------------------------------
     async def ephemeral(self, request: EphemeralRequest) -> AsyncIterator[Event]:
         """Events for as long as the app lives; closing the iterator ends it."""
@@ -173,6 +181,8 @@ class Rollouts:
                 yield event
             async for line in lines:
                 yield line
+            if self.server_is_ending:
+                yield Ended("server_stopped")
         finally:
             self.ephemeral_apps.pop(app_id, None)
             self.created_at.pop(app_id, None)

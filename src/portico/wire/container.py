@@ -53,6 +53,13 @@ class Forked(msgspec.Struct, frozen=True, tag="forked"):
     pid: int
 
 
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Template -> server: the system gave it no process for the container."""
+
+    container_id: str
+    reason: str
+
+
 class Reaped(msgspec.Struct, frozen=True, tag="reaped"):
     """Template -> server: the container's process has ended; `status` as of waitpid."""
 
@@ -92,7 +99,9 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 _encode = msgspec.json.Encoder().encode
-_from_template: msgspec.json.Decoder[Warmed | Forked | Reaped] = msgspec.json.Decoder(Warmed | Forked | Reaped)
+_from_template: msgspec.json.Decoder[Warmed | Forked | Refused | Reaped] = msgspec.json.Decoder(
+    Warmed | Forked | Refused | Reaped
+)
 _from_container: msgspec.json.Decoder[Ready | Failed | Done] = msgspec.json.Decoder(Ready | Failed | Done)
 _to_container: msgspec.json.Decoder[Cancel | Stop] = msgspec.json.Decoder(Cancel | Stop)
 _launch = msgspec.json.Decoder(Launch)
@@ -104,7 +113,7 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encode(message)
 
 
-def from_template(packet: bytes) -> Warmed | Forked | Reaped:
+def from_template(packet: bytes) -> Warmed | Forked | Refused | Reaped:
     """What a template said."""
     return _from_template.decode(packet)
 

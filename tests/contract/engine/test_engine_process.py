@@ -20,7 +20,6 @@ from portico.model.errors import StartError
 from portico.model.ports import Container, StartFailure
 from portico.model.spec import Concurrency, Resources
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -231,6 +230,22 @@ async def test_a_killed_template_leaves_its_containers_running(engine: ProcessEn
     assert (await get(container.address)).status == 200
     container.stop(20.0)
     assert await recorder.until("exited") == "exit code 0"
+
+
+async def test_a_template_that_is_killed_with_a_request_under_way_fails_that_start(
+    engine: ProcessEngine, bundle: Path
+) -> None:
+    """A start whose process never came is reported; it does not hang."""
+    container = await ready(engine, bundle, "hello")
+    template = template_of(container)
+    os.kill(template, signal.SIGSTOP)
+    _, recorder = start(engine, bundle, "hello")
+    os.kill(template, signal.SIGKILL)
+    failure = await recorder.until("failed")
+    assert isinstance(failure, StartFailure)
+    assert failure.cause == "The image's template process ended while the container started."
+    await recorder.until("exited")
+    assert (await get(container.address)).status == 200
 
 
 async def test_containers_that_have_lost_their_template_end_with_the_engine(tmp_path: Path, bundle: Path) -> None:
