@@ -16,7 +16,6 @@ _HOP: Final = frozenset(
 _FORGEABLE: Final = frozenset(
     [
         b"x-portico-input",
-        b"x-portico-client",
         b"x-portico-held",
         b"x-request-id",
         b"x-forwarded-for",
@@ -107,14 +106,13 @@ class RequestHead:
         return self.upgrade == b"websocket" and self.method == b"GET" and b"upgrade" in self.connection
 
     def render(self, input_id: bytes, client: bytes, *, chunked: bool) -> bytes:
-        """The head as the container gets it; the two headers of our own come first."""
+        """The head as the container gets it; the header of our own comes first."""
         if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
         parts = [
-            b"%b %b HTTP/1.1\r\nx-portico-input: %b\r\nx-portico-client: %b\r\nx-request-id: %b\r\n"
-            % (self.method, self.target, input_id, client, input_id),
+            b"%b %b HTTP/1.1\r\nx-portico-input: %b %b\r\n" % (self.method, self.target, input_id, client),
             *self.lines,
         ]
         if chunked:

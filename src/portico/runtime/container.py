@@ -79,7 +79,7 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
 def _load(launch: wire.Launch) -> web.Endpoint:
     _enter(launch)
     module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
-    return web.build(launch.function, loader.find_function(module, launch.function))
+    return web.build(launch.function, loader.find_function(module, launch.function, launch.entry.app))
 
 
 def _enter(launch: wire.Launch) -> None:

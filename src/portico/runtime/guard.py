@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 from portico.runtime.asgi import App, Message, Receive, Scope, Send
-from portico.wire.container import CLIENT_HEADER, HELD_HEADER, INPUT_HEADER
+from portico.wire.container import HELD_HEADER, INPUT_HEADER
 
 Explain = Callable[[BaseException], tuple[str, str]]  # an exception -> its first line, its traceback
 _HELD = (HELD_HEADER, b"1")
@@ -209,16 +209,15 @@ class _Socket:
 
 
 def _identify(scope: Scope) -> str:
-    """The input's id; the ingress's two headers become what they say about the client."""
+    """The input's id; the ingress's header becomes what it says about the client, and the id that the user may see."""
     headers = scope["headers"]
-    if len(headers) < 2 or headers[0][0] != INPUT_HEADER or headers[1][0] != CLIENT_HEADER:
+    if not headers or headers[0][0] != INPUT_HEADER:
         return ""
-    address, port, scheme = headers[1][1].decode("latin-1").split(" ")
+    identifier, address, port, scheme = headers[0][1].decode("latin-1").split(" ")
+    headers[0] = (b"x-request-id", identifier.encode())
     scope["client"] = (address, int(port))
     scope["scheme"] = _WEBSOCKET_SCHEMES[scheme] if scope["type"] == "websocket" else scheme
-    scope["headers"] = headers[2:]
-    identifier: str = headers[0][1].decode("latin-1")
-    return identifier
+    return str(identifier)
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

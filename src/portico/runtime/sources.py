@@ -20,6 +20,7 @@ MAX_BYTES = 50 * 1024 * 1024
 MAX_ENTRIES = 20_000  # that a walk looks at: a project has fewer, a home folder has more
 
 _NEVER = frozenset({"__pycache__", "node_modules", "site-packages"})
+_MARKS = ("pyvenv.cfg", "portico.db")  # a virtual environment, Portico's own home
 _BUILT = frozenset({"build", "dist"})  # unless they are packages
 
 
@@ -122,7 +123,9 @@ def _scan(folder: Path, most: int) -> list[os.DirEntry[str]]:
 
 def _may_hold_sources(folder: os.DirEntry[str]) -> bool:
     name = folder.name
-    if name.startswith(".") or name in _NEVER or os.path.exists(os.path.join(folder.path, "pyvenv.cfg")):
+    if name.startswith(".") or name in _NEVER:
+        return False
+    if any(os.path.exists(os.path.join(folder.path, mark)) for mark in _MARKS):
         return False
     return name not in _BUILT or os.path.exists(os.path.join(folder.path, "__init__.py"))
 

@@ -11,8 +11,8 @@ import msgspec
 from portico.model.spec import EntrySpec, FunctionSpec
 
 MAX_PACKET = 64 * 1024
-INPUT_HEADER = b"x-portico-input"  # ingress -> container: the input's id; always the first header of a request
-CLIENT_HEADER = b"x-portico-client"  # ingress -> container: "<address> <port> <scheme>"; always the second one
+# ingress -> container, always the first header of a request: "<input id> <client's address> <its port> <scheme>"
+INPUT_HEADER = b"x-portico-input"
 HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
 
 

@@ -287,8 +287,8 @@ async def ask(
     """Send the request; the answer is still to be read."""
     reader, writer = await asyncio.open_unix_connection(address)
     writer.write(
-        f"GET {target} HTTP/1.1\r\nx-portico-input: {input_id or next(_input_ids)}\r\n"
-        "x-portico-client: 203.0.113.9 4711 https\r\nhost: cases\r\nconnection: close\r\n\r\n".encode()
+        f"GET {target} HTTP/1.1\r\nx-portico-input: {input_id or next(_input_ids)} 203.0.113.9 4711 https\r\n"
+        "host: cases\r\nconnection: close\r\n\r\n".encode()
     )
     return reader, writer
 
@@ -297,7 +297,7 @@ async def shake_hands(address: str, input_id: str) -> tuple[Answer, asyncio.Stre
     """Ask for a WebSocket."""
     reader, writer = await asyncio.open_unix_connection(address)
     writer.write(
-        f"GET / HTTP/1.1\r\nx-portico-input: {input_id}\r\nx-portico-client: 203.0.113.9 4711 https\r\nhost: cases\r\n"
+        f"GET / HTTP/1.1\r\nx-portico-input: {input_id} 203.0.113.9 4711 https\r\nhost: cases\r\n"
         "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )

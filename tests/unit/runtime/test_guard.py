@@ -44,7 +44,7 @@ class Below:
 
 
 def a_scope(input_id: str = "in-1", kind: str = "http", client: str = "203.0.113.9 4711 https") -> dict[str, Any]:
-    headers = [(b"x-portico-input", input_id.encode()), (b"x-portico-client", client.encode()), (b"host", b"x")]
+    headers = [(b"x-portico-input", f"{input_id} {client}".encode()), (b"host", b"x")]
     return {"type": kind, "method": "GET", "path": "/p", "scheme": "http", "client": None, "headers": headers}
 
 
@@ -71,7 +71,7 @@ def sending(*messages: Message, then: Callable[[], Any] | None = None) -> App:
 
 
 async def test_the_ingress_headers_become_what_they_say() -> None:
-    """The app sees the client's address and scheme, and neither of the two headers."""
+    """The app sees the client's address, the scheme and the request's id, and not the header that had them."""
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,7 @@ async def test_the_ingress_headers_become_what_they_say() -> None:
     await guard(a_scope(client="2001:db8::1 80 https"), below.receive, below.send)
     assert seen[0]["client"] == ("2001:db8::1", 80)
     assert seen[0]["scheme"] == "https"
-    assert seen[0]["headers"] == [(b"host", b"x")]
+    assert seen[0]["headers"] == [(b"x-request-id", b"in-1"), (b"host", b"x")]
 
 
 async def test_a_websocket_has_a_scheme_of_its_own() -> None:
@@ -105,7 +105,7 @@ async def test_a_request_without_the_headers_is_served_as_it_is() -> None:
     scope["headers"].reverse()
     below = Below()
     await guard(scope, below.receive, below.send)
-    assert len(scope["headers"]) == 3
+    assert len(scope["headers"]) == 2
     assert (below.kinds, done) == (["start", "body", "body"], [])
 
 

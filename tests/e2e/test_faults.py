@@ -1,0 +1,332 @@
+"""What happens to requests, slots and processes when something dies, and who is told what."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.calls import Call, ask_at_once, lines
+from tests.e2e.conftest import Machine, wait_until
+
+MORTAL = """
+import asyncio
+import os
+import signal
+import time
+
+import modal
+from fastapi.responses import StreamingResponse
+
+app = modal.App("mortal")
+
+
+@app.function()
+@modal.fastapi_endpoint()
+def pid():
+    return os.getpid()
+
+
+@app.function()
+@modal.fastapi_endpoint(method="POST")
+def post():
+    return os.getpid()
+
+
+@app.function(max_containers=1)
+@modal.fastapi_endpoint()
+async def half(whole: bool = False, length: int | None = None):
+    async def pieces():
+        yield f"<{os.getpid()}>".encode()
+        while not whole:
+            await asyncio.sleep(60)
+
+    return StreamingResponse(pieces(), headers={"content-length": str(length)} if length else {})
+
+
+@app.function(max_containers=1)
+@modal.asgi_app()
+def reader():
+    async def read_all(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        with open(scope["query_string"].decode(), "a") as journal:
+            journal.write(f"{os.getpid()}\\n")
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"read"})
+
+    return read_all
+
+
+@app.function(max_containers=1)
+@modal.fastapi_endpoint()
+def dies_once(journal: str):
+    with open(journal, "a+") as file:
+        file.write(f"{os.getpid()}\\n")
+        file.seek(0)
+        tries = len(file.readlines())
+    if tries == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tries
+
+
+@app.function(max_containers=1)
+@modal.fastapi_endpoint()
+def dies():
+    os._exit(3)
+
+
+@app.function()
+@modal.fastapi_endpoint()
+async def stubborn(journal: str):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with open(journal, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(1000)
+
+
+@app.function()
+@modal.fastapi_endpoint()
+def waits(gate: str):
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+    return os.getpid()
+"""
+
+BROKEN = """
+import os
+
+import modal
+
+app = modal.App("{name}")
+
+if not modal.is_local():
+    with open({journal!r}, "a") as file:
+        file.write("start\\n")
+    {statement}
+
+
+@app.function()
+@modal.fastapi_endpoint()
+def f():
+    return "up"
+"""
+
+
+@pytest.fixture(scope="module")
+def urls(shared: Machine) -> dict[str, str]:
+    """The mortal app's URLs."""
+    shared.write("mortal.py", MORTAL)
+    return shared.deploy("mortal.py")
+
+
+def serve(machine: Machine, name: str, statement: str, journal: Path) -> str:
+    """Serve an app whose module runs this statement in its containers; its URL."""
+    machine.write(f"{name}.py", BROKEN.format(name=name, journal=str(journal), statement=statement))
+    return machine.start("serve", f"{name}.py").until(r"http://\S+").group()
+
+
+def kill(pid: object) -> None:
+    """Kill a process, and return when its sockets are closed: it is a zombie, or gone."""
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+
+    def is_dead() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_until(is_dead, f"{pid} is dead")
+
+
+# -- containers that cannot start -------------------------------------------------------------------------------------
+def test_requests_that_wait_for_a_failing_import_get_503_with_the_cause_and_an_id(
+    shared: Machine, tmp_path: Path
+) -> None:
+    """All of them, and none hangs."""
+    url = serve(shared, "sick", "raise RuntimeError('no model here\\nsecond line')", tmp_path / "journal")
+    for answer in ask_at_once(shared, [url] * 5):
+        assert answer.status == 503
+        assert "RuntimeError: no model here" in answer.text
+        assert "second line" not in answer.text
+        assert answer.headers["x-request-id"] in answer.text
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_failing_starts_back_off(shared: Machine, tmp_path: Path) -> None:
+    """Many requests, each answered at once; few starts."""
+    journal = tmp_path / "journal"
+    url = serve(shared, "tired", "raise RuntimeError('again')", journal)
+    waits = [int(shared.request(url).headers["retry-after"]) for _ in range(100)]
+    assert {shared.request(url).status for _ in range(50)} == {503}
+    assert len(lines(journal)) <= 5
+    assert waits == sorted(waits) or max(waits) <= 4
+
+
+def test_many_requests_at_once_count_as_one_failure(shared: Machine, tmp_path: Path) -> None:
+    """A crowd does not make the next try later."""
+    url = serve(shared, "crowd", "raise RuntimeError('not yet')", tmp_path / "journal")
+    ask_at_once(shared, [url] * 12)
+    assert int(shared.request(url).headers["retry-after"]) <= 3
+
+
+def test_starts_that_work_again_are_found_out(shared: Machine, tmp_path: Path) -> None:
+    """What was missing is there now: requests are answered after the wait."""
+    cure = tmp_path / "cure"
+    url = serve(shared, "healed", f"assert os.path.exists({str(cure)!r}), 'ill'", tmp_path / "journal")
+    assert shared.request(url).status == 503
+    cure.touch()
+    wait_until(lambda: shared.request(url).status == 200, "it is well")
+
+
+def test_a_container_that_dies_at_start_is_a_503_with_its_exit_code(shared: Machine, tmp_path: Path) -> None:
+    """There is no traceback to show."""
+    answer = shared.request(serve(shared, "stillborn", "os._exit(3)", tmp_path / "journal"))
+    assert answer.status == 503
+    assert "exit code 3" in answer.text
+    assert answer.headers["x-request-id"] in answer.text
+
+
+def test_a_container_that_dies_with_each_request_backs_off(shared: Machine, urls: dict[str, str]) -> None:
+    """After some, the cause is said at once."""
+    seen: list[str] = []
+
+    def is_told() -> bool:
+        answer = shared.request(urls["dies"])
+        assert answer.status in (502, 503)
+        seen.append(answer.text)
+        return answer.status == 503
+
+    wait_until(is_told, f"it is refused: {seen}")
+    assert "exit code 3" in seen[-1]
+
+
+# -- containers that are killed ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("function", ["pid", "post"])
+def test_after_an_idle_container_was_killed_the_next_request_is_answered(
+    shared: Machine, urls: dict[str, str], function: str
+) -> None:
+    """Nothing had been sent to the dead one, so it goes to another, whatever its method."""
+    method = "POST" if function == "post" else "GET"
+    for _ in range(5):
+        before = shared.request(urls[function], method).json
+        kill(before)
+        answer = shared.request(urls[function], method)
+        assert answer.status == 200
+        assert answer.json != before
+
+
+@pytest.mark.parametrize("query", ["", "?length=1000"])
+def test_a_container_killed_in_the_middle_of_a_response_cuts_the_connection_and_frees_its_slot(
+    shared: Machine, urls: dict[str, str], query: str
+) -> None:
+    """A short body does not look like a whole one, with chunks and without; the next request gets a new container."""
+    call = Call(shared, f"{urls['half']}/{query}")
+    found = re.search(rb"<(\d+)>", call.until(b">"))
+    assert found is not None
+    kill(int(found[1]))
+    head, _, body = call.rest().partition(b"\r\n\r\n")
+    assert b"200 OK" in head
+    assert (b"content-length: 1000" in head) == bool(query)
+    assert len(body) < 1000
+    assert not body.endswith(b"0\r\n\r\n")
+    answer = shared.request(f"{urls['half']}/?whole=true")
+    assert answer.status == 200
+    assert answer.text != f"<{int(found[1])}>"
+
+
+def test_a_post_whose_container_dies_before_it_answers_is_a_502_with_an_id(
+    shared: Machine, urls: dict[str, str], tmp_path: Path
+) -> None:
+    """It may have done something: nobody sends it again."""
+    journal = tmp_path / "journal"
+    call = Call(shared, f"{urls['reader']}/?{journal}", "POST", body=b"{", length=100)
+    wait_until(lambda: lines(journal), "the container has the head")
+    kill(int(lines(journal)[0]))
+    answer = call.answer()
+    assert answer.status == 502
+    assert answer.headers["x-request-id"] in answer.text
+    assert len(lines(journal)) == 1
+
+
+def test_a_get_whose_container_dies_before_it_answers_is_sent_to_another_one(
+    shared: Machine, urls: dict[str, str], tmp_path: Path
+) -> None:
+    """A GET may be asked twice."""
+    journal = tmp_path / "journal"
+    answer = shared.request(f"{urls['dies_once']}/?journal={journal}")
+    assert (answer.status, answer.json) == (200, 2)
+    assert len(set(lines(journal))) == 2
+
+
+# -- the template -----------------------------------------------------------------------------------------------------
+def test_containers_outlive_their_template_and_the_next_start_works(machine: Machine) -> None:
+    """The one that is there goes on, and one that is lost is still noticed."""
+    machine.write("mortal.py", MORTAL)
+    urls = machine.deploy("mortal.py")
+    before = machine.request(urls["pid"]).json
+    assert isinstance(before, int)
+    for template in machine.templates():
+        kill(template.pid)
+    assert machine.request(urls["pid"]).json == before
+    kill(before)
+    answer = machine.request(urls["pid"])
+    assert answer.status == 200
+    assert answer.json != before
+    wait_until(lambda: not psutil.pid_exists(before), "the dead one is reaped")
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+def test_nothing_outlives_a_killed_server_and_the_next_one_brings_the_apps_back(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Containers, busy or blocked, and templates."""
+    server = machine.up()
+    machine.write("mortal.py", MORTAL)
+    urls = machine.deploy("mortal.py")
+    calls = [
+        Call(machine, f"{urls['stubborn']}/?journal={tmp_path / 'blocked'}"),
+        Call(machine, f"{urls['waits']}/?gate={tmp_path / 'never'}"),
+    ]
+    wait_until(lambda: lines(tmp_path / "blocked"), "it blocks")
+    below = [process.pid for process in psutil.Process(server.popen.pid).children(recursive=True)]
+    assert len(below) >= 3
+    server.popen.kill()
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in below), "all are gone")
+    for call in calls:
+        call.leave()
+    machine.up()
+    assert machine.request(urls["pid"]).status == 200
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_container_that_blocks_and_ignores_signals_ends_with_the_server(
+    machine: Machine, tmp_path: Path, how: signal.Signals
+) -> None:
+    """It is killed when the server has ended in good order."""
+    server = machine.up()
+    machine.write("mortal.py", MORTAL)
+    call = Call(machine, f"{machine.deploy('mortal.py')['stubborn']}/?journal={tmp_path / 'journal'}")
+    wait_until(lambda: lines(tmp_path / "journal"), "it blocks")
+    call.leave()
+    server.popen.send_signal(how)
+    assert server.popen.wait(20) == 0
+    assert not psutil.pid_exists(int(lines(tmp_path / "journal")[0]))
+
+
+def test_an_unexpected_end_is_in_the_logs(shared: Machine, urls: dict[str, str]) -> None:
+    """With the signal."""
+    kill(shared.request(urls["pid"]).json)
+    wait_until(
+        lambda: re.search(r"ended unexpectedly: signal 9", shared.run("app", "logs", "mortal").stdout),
+        "it is in the logs",
+    )
