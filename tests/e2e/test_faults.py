@@ -134,17 +134,10 @@ def serve(machine: Machine, name: str, statement: str, journal: Path) -> str:
 
 
 def kill(pid: object) -> None:
-    """Kill a process, and return when its sockets are closed: it is a zombie, or gone."""
+    """Kill a process, and return when it is gone: so are its sockets."""
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
-
-    def is_dead() -> bool:
-        try:
-            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    wait_until(is_dead, f"{pid} is dead")
+    wait_until(lambda: not psutil.pid_exists(pid), f"{pid} is gone")
 
 
 # -- containers that cannot start -------------------------------------------------------------------------------------
@@ -166,10 +159,9 @@ def test_failing_starts_back_off(shared: Machine, tmp_path: Path) -> None:
     """Many requests, each answered at once; few starts."""
     journal = tmp_path / "journal"
     url = serve(shared, "tired", "raise RuntimeError('again')", journal)
-    waits = [int(shared.request(url).headers["retry-after"]) for _ in range(100)]
-    assert {shared.request(url).status for _ in range(50)} == {503}
+    answers = [shared.request(url) for _ in range(100)]
+    assert {answer.status for answer in answers} == {503}
     assert len(lines(journal)) <= 5
-    assert waits == sorted(waits) or max(waits) <= 4
 
 
 def test_many_requests_at_once_count_as_one_failure(shared: Machine, tmp_path: Path) -> None:
@@ -282,7 +274,6 @@ def test_containers_outlive_their_template_and_the_next_start_works(machine: Mac
     answer = machine.request(urls["pid"])
     assert answer.status == 200
     assert answer.json != before
-    wait_until(lambda: not psutil.pid_exists(before), "the dead one is reaped")
 
 
 # -- the server -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from portico.core.pool import Member
 from portico.model.spec import Autoscaler
 
 C = TypeVar("C")
+W = TypeVar("W")
 
 
 def desired(running: int, queued: int, target: int, autoscaler: Autoscaler) -> int:
@@ -20,13 +21,13 @@ def desired(running: int, queued: int, target: int, autoscaler: Autoscaler) -> i
 
 
 def surplus(
-    idle: Iterable[Member[C]], present: int, wanted: int, window: float, now: float
-) -> tuple[list[Member[C]], float | None]:
+    idle: Iterable[Member[C, W]], present: int, wanted: int, window: float, now: float
+) -> tuple[list[Member[C, W]], float | None]:
     """Which idle members to retire now, and when to look again (None: nobody is idle in excess).
 
     `idle` comes in the order in which they became idle.
     """
-    going: list[Member[C]] = []
+    going: list[Member[C, W]] = []
     for member in idle:
         if present - len(going) <= wanted:
             break

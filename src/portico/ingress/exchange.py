@@ -134,6 +134,19 @@ class Exchange:
         self._body.clear()
         self.client.answer(self, refusal)
 
+    def timed_out(self) -> None:
+        """It has run for longer than it may."""
+        phase, self.phase = self.phase, Phase.ENDED
+        if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+            self.phase = phase
+            return
+        self._drop_upstream()
+        self._take_lease().cancel()
+        if phase is Phase.SENT:
+            self.refused(pages.TIMED_OUT)
+        else:
+            self.client.abort()
+
     # -- from the container's connection --------------------------------------------------------------------------
     def connected(self, upstream: UpstreamConnection) -> bool:
         """There is a connection to the container; whether it is still wanted."""

@@ -16,6 +16,7 @@ NO_HOST = Refusal(400, "modal-http: bad request: it needs exactly one Host heade
 HEAD_TOO_LARGE = Refusal(431, "modal-http: bad request: the request's head is over 64 KiB")
 REQUEST_TIMEOUT = Refusal(408, "modal-http: bad request: the request did not arrive in time")
 LOST = Refusal(502, "modal-http: internal error: the container ended before it answered")
+TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out")
 GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP")
 
 _CORS = b"access-control-allow-origin: *\r\naccess-control-allow-methods: *\r\naccess-control-allow-headers: *\r\n"

@@ -44,6 +44,9 @@ class Waiter(Protocol):
     def refused(self, refusal: Refusal) -> None:
         """It will not get one."""
 
+    def timed_out(self) -> None:
+        """It has run for longer than it may."""
+
     def moved(self, endpoint: Endpoint) -> None:
         """It waits at another endpoint from now on."""
 

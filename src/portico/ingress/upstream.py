@@ -86,6 +86,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def begin(self, exchange: Exchange) -> None:
         """Carry this exchange."""
+        if self._transport.is_closing():  # the container has gone since we connected, and nobody would hear of it
+            exchange.not_connected()
+            return
         self._exchange = exchange
         self._ended = False
         self._transport.resume_reading()

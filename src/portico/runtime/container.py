@@ -68,10 +68,8 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(_serve(launch, lifeline, endpoint))
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
-        cause, text = _explain(error)
-        sys.stderr.write(f"{text.rstrip()}\n")
         _flush()
-        lifeline.fail(cause, text)
+        lifeline.fail(*_explain(error))
         return _START_FAILED
     return 0
 

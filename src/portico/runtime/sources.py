@@ -85,7 +85,10 @@ def imported_files(root: Path) -> list[Path]:
 
 
 def _walk(top: Path, max_entries: int) -> list[Path] | None:
-    """The Python files below `top` that belong to a project, or None when there are more than a project has."""
+    """The Python files below `top` that belong to a project, or None when there are more than a project has.
+
+    Names with a dot in front are not those of modules but of editors' own files.
+    """
     found: list[Path] = []
     size = looked = 0
     seen: set[tuple[int, int]] = set()
@@ -97,7 +100,7 @@ def _walk(top: Path, max_entries: int) -> list[Path] | None:
             if looked > max_entries:
                 return None
             try:
-                if item.name.endswith(".py") and item.is_file():
+                if item.name.endswith(".py") and not item.name.startswith(".") and item.is_file():
                     found.append(Path(item.path))
                     size += item.stat().st_size
                 elif item.is_dir() and _may_hold_sources(item):

@@ -183,7 +183,7 @@ class DataPlane:
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
         app = self._apps.get(app_id)
-        return {name: endpoint.supervisor.counts for name, endpoint in app.endpoints.items()} if app else {}
+        return {name: endpoint.counts for name, endpoint in app.endpoints.items()} if app else {}
 
     async def close(self, grace: float) -> None:
         """End all: first the door, then the apps, then what runs them."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
-from portico.server.supervisor import Supervisor
+from portico.server.supervisor import Counts, Supervisor
 
 
 class FunctionEndpoint:
@@ -18,6 +19,12 @@ class FunctionEndpoint:
     def __repr__(self) -> str:
         held = "" if self._held is None else f" holding {len(self._held)}"
         return f"<FunctionEndpoint {self.supervisor!r}{held}>"
+
+    @property
+    def counts(self) -> Counts:
+        """How it is doing; those who wait for the next version are queued like others."""
+        counts = self.supervisor.counts
+        return replace(counts, queued=counts.queued + len(self._held or ()))
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""

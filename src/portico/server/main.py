@@ -8,6 +8,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -51,6 +52,7 @@ def run(settings: Settings, options: ServerOptions) -> int:
         with _home(settings.home), _listening(settings) as door:
             check_database(settings.database)
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
+            _allow_many_descriptors()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_Server(settings, options, door).serve())
     except Error as error:
@@ -144,6 +146,13 @@ class _Server:
         if self._options.ready_fd is not None:
             os.write(self._options.ready_fd, b"ready\n")
             os.close(self._options.ready_fd)
+
+
+def _allow_many_descriptors() -> None:
+    """As many as this user may have: each connection takes one, each container five."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

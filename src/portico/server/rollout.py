@@ -282,7 +282,7 @@ class Rollouts:
     ) -> Release:
         """Everything that its containers need, on this machine."""
         labels, urls = self._addresses(spec, suffix)
-        for warning in spec.warnings:
+        for warning in (*spec.warnings, *without_effect(spec)):
             emit(Warned(warning))
         folder, images = await asyncio.gather(self._blobs.materialize(bundle), self._build(spec, emit))
         assert spec.name is not None
@@ -371,6 +371,24 @@ def missing_gpus(spec: AppSpec) -> list[str]:
     if not names or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists():
         return []
     return [f"{', '.join(names)}: gpu= is set, and this machine has no GPU."]
+
+
+def without_effect(spec: AppSpec) -> list[str]:
+    """What to say of settings that this engine takes note of and does nothing about."""
+
+    def said(names: list[str], what: str) -> list[str]:
+        return [f"{', '.join(names)}: {what}"] if names else []
+
+    reserved = [f.name for f in spec.functions if f.resources.cpu is not None or f.resources.memory is not None]
+    limited = [f.name for f in spec.functions if f.resources.cpu_limit is not None]
+    snapshots = [f.name for f in spec.functions if f.enable_memory_snapshot]
+    return [
+        *said(reserved, "cpu= and memory= reserve nothing on one machine; a memory limit (the second number) holds."),
+        *said(limited, "a limit on cpu= is not enforced by the process engine."),
+        *said(
+            snapshots, "enable_memory_snapshot= has no effect yet; containers are forked from a warm process anyway."
+        ),
+    ]
 
 
 def _forced(spec: AppSpec) -> bool:

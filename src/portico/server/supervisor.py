@@ -31,6 +31,7 @@ QUEUE_FULL = Refusal(429, "modal-http: too many requests are waiting for this fu
 QUEUE_TIMEOUT = Refusal(503, "modal-http: no container became free in time", retry_after=1)
 SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_after=5)
 
+CANCEL_GRACE: Final = 5.0  # seconds for an input that ran out of time to end; then its container is killed
 QUICK_DEATH: Final = 5.0  # seconds after which a container that dies is not taken for one that cannot live
 NEVER: Final = float("inf")
 
@@ -41,20 +42,22 @@ Notify = Callable[[str, str], None]  # takes a container's id and a text for the
 class Worker:
     """One container of this function, as the supervisor sees it."""
 
-    __slots__ = ("container", "member", "ready_at", "state", "supervisor")
+    __slots__ = ("container", "member", "ready_at", "served", "state", "stopping", "supervisor")
 
     def __init__(self, supervisor: Supervisor, container: Container) -> None:
         self.supervisor = supervisor
         self.container = container
-        self.member: Member[Worker] | None = None
+        self.member: Member[Worker, Waiter] | None = None
         self.state = ContainerState.STARTING
         self.ready_at = 0.0
+        self.served = False  # an input has ended in it as it should
+        self.stopping = False  # it was asked to end: its end is no surprise
 
     def __repr__(self) -> str:
         return f"<{self.container.id} {self.state.value}>"
 
 
-class SlotLease(Lease[Worker]):
+class SlotLease(Lease["Worker", Waiter]):
     """A lease as the ingress uses it."""
 
     __slots__ = ()
@@ -124,6 +127,8 @@ class Supervisor:
         self._quick_deaths = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = NEVER
+        self._look_at = NEVER  # when to look for inputs that have run out of time
+        self._overdue: list[tuple[float, Lease[Worker, Waiter]]] = []  # and when their containers are killed
         self._closed = False
         self._proofs: list[asyncio.Future[None]] = []
         self._gone = asyncio.Event()
@@ -150,6 +155,10 @@ class Supervisor:
             return QUEUE_FULL
         if lease is None:
             self._scale(now)
+        if self._look_at == NEVER:
+            self._look_at = now + self.function.timeout
+            if self._due_at > self._look_at:
+                self._set_timer(self._look_at)
         return cast("SlotLease | None", lease)
 
     def leave(self, waiter: Waiter) -> bool:
@@ -197,6 +206,7 @@ class Supervisor:
     def kill(self) -> None:
         """End its containers now."""
         for worker in list(self._workers.values()):
+            worker.stopping = True
             worker.container.kill()
 
     # -- for leases -----------------------------------------------------------------------------------------------
@@ -204,6 +214,7 @@ class Supervisor:
         """A slot is free."""
         member = lease.member
         worker = member.container
+        worker.served = True
         now = self._loop.time()
         if self.function.single_use_containers:
             self.pool.retire(member)
@@ -263,7 +274,7 @@ class Supervisor:
             self.pool.remove(worker.member)
         if state is ContainerState.STARTING:
             self._start_failed(container, StartFailure(f"the container ended while it started ({status})"))
-        elif state is ContainerState.READY:
+        elif worker.member is not None and not worker.stopping:
             self._died(worker, status)
         if self._closed:
             self._check_gone()
@@ -289,7 +300,8 @@ class Supervisor:
         now = self._loop.time()
         log.warning("%s of %s did not start: %s", container.id, self.function.name, failure.cause)
         self._last_failure = failure
-        self._backoff.failed(now)
+        if not self._backoff.remaining(now):  # else it was started beside the one whose failure is counted already
+            self._backoff.failed(now)
         if self._proofs:
             message = f"A container of {self.function.name} did not start: {failure.cause}"
             self._settle_proofs(StartError(message, detail=failure.detail or None))
@@ -306,7 +318,8 @@ class Supervisor:
         log.warning("%s of %s ended unexpectedly: %s", worker.container.id, self.function.name, status)
         self._notify(worker.container.id, f"the container ended unexpectedly: {status}")
         now = self._loop.time()
-        self._quick_deaths = self._quick_deaths + 1 if now - worker.ready_at < QUICK_DEATH else 0
+        quick = not worker.served and now - worker.ready_at < QUICK_DEATH
+        self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > 1:
             self._backoff.failed(now)
             self._last_failure = StartFailure(f"the container ends soon after its start ({status})")
@@ -322,10 +335,13 @@ class Supervisor:
                 proof.set_exception(error)
 
     def _retire(self, worker: Worker) -> None:
+        if worker.state is ContainerState.GONE:
+            return  # its end was heard of before the end of its connections
         if worker.member is not None:
             self.pool.retire(worker.member)
         worker.state = after(worker.state, ContainerEvent.RETIRE)
         if worker.member is None or not worker.member.leases:
+            worker.stopping = True
             worker.container.stop(STOP_GRACE)
 
     def _scale(self, now: float) -> None:
@@ -354,26 +370,49 @@ class Supervisor:
         oldest = pool.oldest_wait()
         if oldest is not None:
             due.append(oldest + QUEUE_WAIT)
-        self._set_timer(min(due, default=None))
+        due.append(self._look_at)
+        due += [deadline for deadline, _ in self._overdue[:1]]
+        self._set_timer(min(due))
 
-    def _set_timer(self, due: float | None) -> None:
+    def _set_timer(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._due)
-        self._due_at = NEVER if due is None else due
+        self._timer = None if due == NEVER else self._loop.call_at(due, self._due)
+        self._due_at = due
 
     def _due(self) -> None:
         self._timer, self._due_at = None, NEVER
         now = self._loop.time()
         for waiter in self.pool.expire(now - QUEUE_WAIT):
             waiter.refused(QUEUE_TIMEOUT)
-        self._scale(now)
+        if now >= self._look_at:
+            self._end_overdue(now)
+        while self._overdue and self._overdue[0][0] <= now:
+            _, lease = self._overdue.pop(0)
+            if lease.input_id in lease.member.leases:
+                self._notify(lease.member.container.container.id, "an input did not end when its time was up: killed")
+                lease.member.container.container.kill()
+        if self._closed:
+            self._set_timer(min([self._look_at, *(deadline for deadline, _ in self._overdue[:1])]))
+        else:
+            self._scale(now)
+
+    def _end_overdue(self, now: float) -> None:
+        """Answer the inputs whose time is up, and have their containers end them."""
+        late, oldest = self.pool.overdue(now - self.function.timeout)
+        self._look_at = NEVER if oldest is None else oldest + self.function.timeout
+        for lease in late:
+            self._overdue.append((now + CANCEL_GRACE, lease))
+            self._notify(
+                lease.member.container.container.id,
+                f"request {lease.input_id} took longer than timeout={self.function.timeout}",
+            )
+            lease.waiter.timed_out()
 
     def _check_gone(self) -> None:
-        if self._closed:
-            self._set_timer(None)
-            if not self._workers:
-                self._gone.set()
+        if self._closed and not self._workers:
+            self._set_timer(NEVER)
+            self._gone.set()
 
 
 def _start_refusal(failure: StartFailure, wait: float) -> Refusal:

@@ -88,18 +88,29 @@ def test_who_waits_too_long_is_taken_out() -> None:
     assert pool.oldest_wait() == 2
 
 
+def test_inputs_that_run_for_too_long_are_found_once() -> None:
+    """With the start of the oldest that is still in time."""
+    pool: Pool[str, str] = Pool(slots=3, queue_limit=1)
+    pool.add("a", now=0)
+    for now in (1, 5, 7):
+        pool.acquire(f"w{now}", f"i{now}", now=now)
+    late, oldest = pool.overdue(since_before=5)
+    assert ([lease.waiter for lease in late], oldest) == (["w1", "w5"], 7)
+    assert pool.overdue(since_before=5) == ([], 7)
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Any order of events keeps the laws that the module states."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pool: Pool[int, int] = Pool(slots=2, queue_limit=5)
-        self.leases: dict[int, Lease[int]] = {}
+        self.leases: dict[int, Lease[int, int]] = {}
         self.waiting: list[int] = []
         self.members: dict = {}
         self.count = 0
 
-    def take(self, grants: list[tuple[int, Lease[int]]]) -> None:
+    def take(self, grants: list[tuple[int, Lease[int, int]]]) -> None:
         """Grants go to the head of the queue, in order."""
         for waiter, lease in grants:
             assert waiter == self.waiting.pop(0)

@@ -1,8 +1,8 @@
 """What passes through the ingress, byte for byte, and what becomes of slots."""
 
 import asyncio
-import re
 import contextlib
+import re
 
 import pytest
 

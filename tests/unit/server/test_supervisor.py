@@ -23,6 +23,7 @@ class Input:
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.refusal: Refusal | None = None
+        self.late = False
         self.answered = asyncio.Event()
 
     def granted(self, lease: Lease) -> None:
@@ -32,6 +33,11 @@ class Input:
     def refused(self, refusal: Refusal) -> None:
         self.refusal = refusal
         self.answered.set()
+
+    def timed_out(self) -> None:
+        assert self.lease is not None
+        self.late = True
+        self.lease.cancel()
 
     def moved(self, endpoint: object) -> None:
         pass
@@ -231,6 +237,34 @@ async def test_a_cancelled_input_keeps_its_slot_until_it_has_ended(tmp_path: Pat
     assert second.lease is not None
 
 
+async def test_an_input_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    """Its slot is free when the container says so."""
+    bench = Bench(tmp_path, FunctionSpec(name="f", module="m", qualname="f", timeout=0))
+    asked = bench.ask()
+    await bench.ready(0)
+    while not asked.late:
+        await asyncio.sleep(0.001)
+    assert bench.engine.containers[0].cancelled == [f"in-{id(asked)}"]
+    while bench.supervisor.counts.running:
+        await asyncio.sleep(0.001)
+    assert "took longer" in bench.notes[0]
+
+
+async def test_a_container_that_does_not_end_a_late_input_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And replaced for the next one."""
+    monkeypatch.setattr("portico.server.supervisor.CANCEL_GRACE", 0.01)
+    bench = Bench(tmp_path, FunctionSpec(name="f", module="m", qualname="f", timeout=0))
+    bench.ask()
+    container = bench.engine.containers[0]
+    container.finish = lambda input_id: None  # type: ignore[method-assign]
+    await bench.ready(0)
+    while not container.gone:
+        await asyncio.sleep(0.001)
+    assert container.killed
+
+
 async def test_a_broken_container_gets_no_more_inputs(bench: Bench) -> None:
     """A new one is started for the next."""
     first = bench.ask()
@@ -274,6 +308,51 @@ async def test_a_quickly_dying_container_is_a_failing_start(bench: Bench) -> Non
     refused = bench.ask()
     assert refused.refusal is not None
     assert "SIGSEGV" in refused.refusal.text
+
+
+async def test_a_container_that_dies_after_it_has_served_is_no_failing_start(bench: Bench) -> None:
+    """However often."""
+    for number in range(3):
+        asked = bench.ask()
+        await bench.ready(number)
+        assert asked.lease is not None
+        asked.lease.release()
+        bench.engine.containers[number].exit("signal 9 (SIGKILL)")
+    assert bench.ask().refusal is None
+
+
+async def test_a_container_that_breaks_its_connections_before_it_is_gone_has_died_too(bench: Bench) -> None:
+    """Which end is heard of first, changes nothing."""
+    for number in range(2):
+        asked = bench.ask()
+        await bench.ready(number)
+        assert asked.lease is not None
+        asked.lease.broken()
+        bench.engine.containers[number].exit("exit code 3")
+    assert "exit code 3" in bench.notes[0]
+    assert bench.ask().refusal is not None
+
+
+@pytest.mark.parametrize("verb", ["release", "hold", "cancel", "broken"])
+async def test_a_lease_may_end_after_its_container_has(bench: Bench, verb: str) -> None:
+    """The last bytes of a connection can come after the news of the process's end."""
+    asked = bench.ask()
+    await bench.ready(0)
+    bench.engine.containers[0].exit("exit code 0")
+    assert asked.lease is not None
+    getattr(asked.lease, verb)()
+    assert bench.supervisor.pool.running == bench.supervisor.pool.leaving == 0
+
+
+async def test_starts_that_fail_side_by_side_are_one_failure(bench: Bench) -> None:
+    """A crowd does not put off the next try."""
+    for _ in range(8):
+        bench.ask()
+    for container in bench.engine.living:
+        container.fail(StartFailure("no"))
+    refused = bench.ask().refusal
+    assert refused is not None
+    assert refused.retry_after == 1
 
 
 async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench: Bench) -> None:
