@@ -33,10 +33,12 @@ def resolves(host: str, listen_host: str) -> bool:
 
 
 def advise(terminal: Terminal, url: str, listen: str) -> None:
-    """Say on stderr how to reach `url`, if its name leads nowhere."""
+    """Say on stderr how to try `url`; and how to mend it, if its name leads nowhere."""
     parts = urlsplit(url)
     host, listen_host = parts.hostname or "", listen.rpartition(":")[0].strip("[]")
-    if not resolves(host, listen_host):
+    if resolves(host, listen_host):
+        terminal.note(f"Try it: curl {url}")
+    else:
         terminal.note(advice(url, reachable(listen_host)))
 
 

@@ -1,0 +1,96 @@
+"""Every file in examples/ does what it shows, with `portico serve` and with `portico deploy`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.conftest import EXAMPLES, Machine
+
+
+@dataclass(frozen=True)
+class Use:
+    """A request to an example's function, and what comes back."""
+
+    function: str
+    expected: object
+    path: str = "/"
+    body: bytes | None = None
+
+
+# By file. None: a part of another example.
+USES: dict[str, list[Use] | None] = {
+    "app_image.py": [Use("greet", "Hello world!"), Use("greet", "Hello Ann!", "/?name=Ann")],
+    "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
+    "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
+    "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "hello.py": [Use("hello", "Hello world!")],
+    "pkg/__init__.py": None,
+    "pkg/greetings.py": None,
+    "pkg/web.py": [Use("greet", "Hello world!")],
+    "process.py": [
+        Use("process", {"processed": "nut", "quantity": 42}, body=b'{"name": "nut"}'),
+        Use("process", {"processed": "nut", "quantity": 7}, body=b'{"name": "nut", "qty": 7}'),
+    ],
+    "quickstart.py": [Use("hello", "Hello world!"), Use("square", {"square": 49}, "/?x=7")],
+    "siblings/app.py": [Use("rectangle", {"area": 6.0, "of": "rectangles"}, "/?a=2&b=3")],
+    "siblings/shapes.py": None,
+    "siblings/words/__init__.py": None,
+    "siblings/words/plural.py": None,
+    "square.py": [Use("square", {"square": 49}, "/?x=7")],
+    "web_url.py": [],  # answers with its own URL, which the tests below know
+}
+FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))
+RUNNABLE = [file for file in FILES if USES.get(file, []) is not None]
+
+
+@pytest.fixture(scope="module")
+def laptop(shared: Machine) -> Machine:
+    """A machine whose user has copied the examples."""
+    shutil.copytree(EXAMPLES, shared.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return shared
+
+
+def reference(file: str) -> list[str]:
+    """What to write on the command line: the package is run as a module, as its docstring says."""
+    return ["-m", "pkg.web"] if file == "pkg/web.py" else [file]
+
+
+def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
+    """The example answers as it should."""
+    for use in USES[file] or []:
+        method = "GET" if use.body is None else "POST"
+        answer = machine.request(urls[use.function] + use.path, method, body=use.body)
+        assert (answer.status, answer.json) == (200, use.expected)
+    if file == "web_url.py":
+        assert machine.request(urls["my_endpoint"]).json == {"url": urls["my_endpoint"]}
+    if file == "docs_and_label.py":
+        assert [machine.request(f"{urls['greet']}/{path}").status for path in ("docs", "openapi.json")] == [200, 200]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_example_is_tested(file: str) -> None:
+    """A new one needs a line in USES."""
+    assert file in USES
+
+
+@pytest.mark.parametrize("file", RUNNABLE)
+def test_an_example_can_be_served(laptop: Machine, file: str) -> None:
+    """The URLs that are printed answer as the example says."""
+    process = laptop.start("serve", *reference(file))
+    name = process.until("^Serving (.*); Ctrl-C ends it")[1]
+    apps = json.loads(laptop.run("app", "list", "--json").stdout)
+    living = next(app for app in apps if app["name"] == name and app["state"] == "ephemeral")
+    urls = {function["name"]: function["url"] for function in living["functions"]}
+    assert sorted(urls.values()) == sorted(line for line in process.seen if line.startswith("http://"))
+    check(laptop, file, urls)
+    assert process.interrupt() == 0
+
+
+@pytest.mark.parametrize("file", RUNNABLE)
+def test_an_example_can_be_deployed(laptop: Machine, file: str) -> None:
+    """The URLs that it says answer as the example says."""
+    check(laptop, file, laptop.deploy(*reference(file)))
