@@ -1,6 +1,8 @@
 # Everything that a contributor runs. `make serve` and `make test` set up what they need on a machine with Python 3.11 and make.
 PYTHON ?= python3
 VENV   := .venv
+# certificates as the system has them: behind a company's own authority, too
+export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 

@@ -19,6 +19,10 @@ APPS = Path(__file__).parent / "apps"
 PORTICO = [sys.executable, "-m", "portico"]
 
 
+class NotAnsweredError(Exception):
+    """A connection was taken, and no good answer came."""
+
+
 class Stand:
     """A running Portico server in a temporary home."""
 
@@ -89,7 +93,7 @@ def get(port: int, host: str = "localhost", path: str = "/") -> bytes:
             parts.append(part)
     answer = b"".join(parts)
     if not answer.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"not answered: {answer[:300]!r}")
+        raise NotAnsweredError(answer[:300])
     return answer.partition(b"\r\n\r\n")[2]
 
 
@@ -98,7 +102,7 @@ def get_when_up(port: int) -> bytes:
     while True:
         try:
             return get(port)
-        except ConnectionError:
+        except (ConnectionError, NotAnsweredError):
             time.sleep(0.0005)
 
 

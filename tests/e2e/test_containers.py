@@ -176,6 +176,18 @@ async def left_stream(journal: str, forever: bool = False):
     return StreamingResponse(pieces())
 
 
+@app.function(max_containers=1)
+@modal.fastapi_endpoint()
+def left_stream_sync(forever: bool = False):
+    def pieces():
+        yield b"one"
+        while forever:
+            time.sleep(0.005)
+            yield b"more"
+
+    return StreamingResponse(pieces())
+
+
 @app.function(scaledown_window=2)
 @modal.fastapi_endpoint()
 def children(session: bool):
@@ -340,6 +352,16 @@ def test_a_client_that_leaves_ends_an_async_input(
     call.leave()
     assert shared.request(f"{urls[function]}/?journal={journal}").status == 200
     assert lines(journal) == ["enter", "exit", "enter", "exit"]
+
+
+def test_a_client_that_leaves_an_endless_stream_of_a_sync_function_ends_it(
+    shared: Machine, urls: dict[str, str]
+) -> None:
+    """At its next piece, and the slot is free."""
+    call = Call(shared, f"{urls['left_stream_sync']}/?forever=true")
+    call.until(b"more")
+    call.leave()
+    assert shared.request(urls["left_stream_sync"]).text == "one"
 
 
 def test_a_client_that_leaves_a_sync_function_frees_the_slot_when_the_function_ends(

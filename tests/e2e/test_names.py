@@ -88,20 +88,10 @@ def test_what_is_not_there_is_not_found(shared: Machine, seed: str, app: str, fu
 
 
 def test_without_a_server_it_says_so(machine: Machine) -> None:
-    """An error with a name."""
+    """In one line at the end of the traceback."""
     done = ask(machine)
     assert done.returncode == 1
-    assert "ConnectionError: No Portico server is running" in done.stderr
-
-
-def test_a_function_finds_others_from_its_container(shared: Machine, seed: str) -> None:
-    """The same words work there."""
-    shared.write(
-        "asks.py",
-        "import modal\napp = modal.App('asks')\n\n@app.function()\n@modal.fastapi_endpoint()\n"
-        "def other():\n    return modal.Function.from_name('seed', 'square').get_web_url()\n",
-    )
-    assert shared.request(shared.deploy("asks.py")["other"]).json == seed
+    assert "No Portico server is running" in done.stderr
 
 
 def test_a_long_name_is_cut_and_marked(shared: Machine) -> None:

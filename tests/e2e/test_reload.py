@@ -364,34 +364,37 @@ def test_a_file_that_is_deleted_and_comes_back_reloads(served: Served) -> None:
 
 
 # -- what does not reload ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "file",
-    [
-        ".app.py.swp",
-        "4913",
-        "app.py~",
-        ".#app.py",
-        ".git/index.py",
-        "__pycache__/app.cpython-311.pyc",
-        ".venv/lib/python3.11/site-packages/thing.py",
-        "environment/lib/thing.py",
-        "node_modules/thing.py",
-        ".DS_Store",
-    ],
-)
-def test_what_tools_write_does_not_reload(served: Served, file: str) -> None:
-    """The app is not even read again."""
+TOOLS_WRITE = [
+    ".app.py.swp",
+    "4913",
+    "app.py~",
+    ".#app.py",
+    ".DS_Store",
+    ".git/index.py",
+    "__pycache__/app.cpython-311.pyc",
+    ".venv/lib/python3.11/site-packages/thing.py",
+    "environment/lib/thing.py",
+    "node_modules/thing.py",
+]
+
+
+def test_what_tools_write_does_not_reload(served: Served) -> None:
+    """Editors, git, Python, virtual environments of any name: the app is not even read again."""
     served.write("", "environment/pyvenv.cfg")
-    served.write("before", file)
+    for file in TOOLS_WRITE:
+        served.write("before", file)
     served.edit("old", "print('is read')\n")
     served.start()
-    served.write("after", file)
     served.edit("new", "print('is read')\n")
+    served.until("Reloaded")  # from here on it surely watches
+    for file in TOOLS_WRITE:
+        served.write("after", file)
+        served.write("new", f"{file}.swp")
+    (served.folder / "other.py").touch()
     served.until("Reloaded")
     assert served.process is not None
-    lines = served.process.seen
-    assert [line for line in lines if "changed" in line] == [f"{served.name}/app.py changed; reloading"]
-    assert lines.count("is read") == 2
+    changes = [line for line in served.process.seen if "changed" in line]
+    assert changes == [f"{served.name}/{name} changed; reloading" for name in ("app.py", "other.py")]
 
 
 def test_without_reload_the_code_stays(served: Served) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import shutil
 import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tests.e2e.calls import Call
@@ -184,13 +185,39 @@ def test_two_deploys_of_one_app_come_one_after_the_other(shared: Machine) -> Non
     words = ["left", "right"]
     files = [write(shared, "twin", word, file=f"{word}/twin.py") for word in words]
     deploys = [shared.start("deploy", file, "--json") for file in files]
-    versions = []
-    for deploy in deploys:
-        versions.append(json.loads(deploy.until(r"^\{.*\}$").group())["version"])
+    versions = [json.loads(deploy.until(r"^\{.*\}$").group())["version"] for deploy in deploys]
     assert sorted(versions) == [1, 2]
     url = f"http://acme--twin-says.localhost:{shared.port}"
     assert shared.request(url).json == words[versions.index(2)]
     assert shared.app("twin")["version"] == 2
+
+
+# -- while the server comes up ---------------------------------------------------------------------------------------
+def come_up_slowly(machine: Machine) -> str:
+    """A server that has to build its only app's image again; the app's URL."""
+    before = machine.up()
+    options = "image=modal.Image.debian_slim().run_commands('sleep 1.5')"
+    url = machine.deploy(write(machine, "early", "old", web='label="worm"', options=options))["says"]
+    assert before.interrupt() == 0
+    shutil.rmtree(machine.home / "images")
+    machine.up()
+    return url
+
+
+def test_a_deploy_while_the_apps_come_up_is_what_answers_in_the_end(machine: Machine) -> None:
+    """The version before does not come back over it."""
+    url = come_up_slowly(machine)
+    machine.deploy(write(machine, "early", "new", web='label="worm"'))
+    assert machine.request(url).json == "new"
+
+
+def test_a_label_is_not_free_while_its_app_comes_up(machine: Machine) -> None:
+    """Its request waits, and is answered by its app."""
+    url = come_up_slowly(machine)
+    call = Call(machine, url)
+    done = machine.run("deploy", write(machine, "late", "other", web='label="worm"'), code=1)
+    assert "'early'" in done.stderr
+    assert call.answer().json == "old"
 
 
 # -- power cuts -------------------------------------------------------------------------------------------------------
@@ -223,10 +250,8 @@ def test_a_server_that_is_killed_during_deploys_leaves_the_old_or_the_new_versio
 
 def wait_at_most(process: subprocess.Popen[str], seconds: float) -> None:
     """Until it ends, but not longer."""
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def kill_servers(machine: Machine) -> None:

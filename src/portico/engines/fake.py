@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -50,6 +50,7 @@ class FakeEngine:
     def __init__(self, run_dir: Path, handler: Handler | None = None, *, manual: bool = False) -> None:
         self.containers: list[FakeContainer] = []  # all that were ever started, in that order
         self.warmed: list[str] = []  # image keys
+        self.kept: frozenset[str] = frozenset()
         self.failing: dict[str, StartFailure] = {}
         self._run_dir = run_dir
         self._handler = handler
@@ -73,6 +74,10 @@ class FakeEngine:
     async def warm(self, image: BuiltImage) -> None:
         """See `model.ports.Engine`."""
         self.warmed.append(image.key)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """See `model.ports.Engine`."""
+        self.kept = frozenset(keys)
 
     async def close(self) -> None:
         """See `model.ports.Engine`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
@@ -17,7 +18,7 @@ class ProcessEngine:
     """See `model.ports.Engine`. All of it runs on one loop.
 
     run_dir: the folder for sockets, kept short: a socket's path has at most 107 bytes. sink: takes what containers
-    print. idle_template_seconds: how long a template without containers stays.
+    print. idle_template_seconds: how long a template that is not kept stays without containers.
     """
 
     def __init__(self, run_dir: Path, sink: OutputSink, *, idle_template_seconds: float = 600.0) -> None:
@@ -26,6 +27,7 @@ class ProcessEngine:
         self._idle_seconds = idle_template_seconds
         self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
         self._templates: set[Template] = set()  # all of which anything is left
+        self._kept: frozenset[str] = frozenset()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -48,6 +50,10 @@ class ProcessEngine:
         """See `model.ports.Engine`. StartError, with what the image's Python said, when that cannot be."""
         await self._template(image).warm()
 
+    def keep(self, keys: Collection[str]) -> None:
+        """See `model.ports.Engine`."""
+        self._kept = frozenset(keys)
+
     async def close(self) -> None:
         """See `model.ports.Engine`."""
         self._closed = True
@@ -64,7 +70,13 @@ class ProcessEngine:
         template = self._current.get(image.key)
         if template is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            template = Template(image, self._sink, idle_seconds=self._idle_seconds, retired=self._retired)
+            template = Template(
+                image,
+                self._sink,
+                idle_seconds=self._idle_seconds,
+                is_kept=lambda: image.key in self._kept,
+                retired=self._retired,
+            )
             template.finished.add_done_callback(lambda _: self._templates.discard(template))
             self._current[image.key] = template
             self._templates.add(template)

@@ -36,12 +36,19 @@ class Template:
     """
 
     def __init__(
-        self, image: BuiltImage, sink: OutputSink, *, idle_seconds: float, retired: Callable[[Template], None]
+        self,
+        image: BuiltImage,
+        sink: OutputSink,
+        *,
+        idle_seconds: float,
+        is_kept: Callable[[], bool],
+        retired: Callable[[Template], None],
     ) -> None:
         self.image = image
         self.state = State.STARTING
         self._sink = sink
         self._idle_seconds = idle_seconds
+        self._is_kept = is_kept
         self._retired = retired
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
@@ -195,7 +202,13 @@ class Template:
             self.kill()
 
     def _idle(self) -> None:
-        self._idle_timer = self._loop.call_later(self._idle_seconds, self.close)
+        self._idle_timer = self._loop.call_later(self._idle_seconds, self._idled)
+
+    def _idled(self) -> None:
+        if self._is_kept():
+            self._idle()
+        else:
+            self.close()
 
     def _stop_idling(self) -> None:
         if self._idle_timer is not None:

@@ -24,8 +24,12 @@ _MISLEADING = frozenset(
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment without what would mislead a build, with `extra` on top."""
-    return {name: value for name, value in os.environ.items() if name not in _MISLEADING} | dict(extra)
+    """The server's environment without what would mislead a build, with `extra` on top.
+
+    uv trusts the certificates of the system, as pip does where a company has an authority of its own.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    return {"UV_SYSTEM_CERTS": "1"} | kept | dict(extra)
 
 
 async def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_line: LineSink) -> int:

@@ -5,7 +5,7 @@ Everything of the data path (engine, containers and their events) runs on the in
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -97,6 +97,9 @@ class Engine(Protocol):
 
     async def warm(self, image: BuiltImage) -> None:
         """Have a template process of this image ready, so that the next start is a fork."""
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Templates of these image keys stay, however idle; those of others go when nobody has used them for long."""
 
     async def close(self) -> None:
         """End all containers and templates; returns when no process is left."""

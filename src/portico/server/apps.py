@@ -61,11 +61,13 @@ class Apps:
             await self._bridge.call(self._data.stop, info.id)
             self._logs.app(info.id).end()
             return info
-        if info.state == "stopped":
-            raise InvalidError(f"The app {info.name!r} is stopped already.")
-        await (await self._store()).stop(info.id, time.time())
-        self._rollouts.deployed.discard(info.id)
-        await self._bridge.call(self._data.stop, info.id)
+        async with self._rollouts.alone(info.name):
+            if (await self._record(info.id)).stopped_at is not None:
+                raise InvalidError(f"The app {info.name!r} is stopped already.")
+            await (await self._store()).stop(info.id, time.time())
+            self._rollouts.deployed.discard(info.id)
+            self._rollouts.deployed_here.discard(info.id)
+            await self._bridge.call(self._data.stop, info.id)
         self._logs.app(info.id).end()
         return await self._deployed_info(await self._record(info.id))
 

@@ -73,8 +73,8 @@ class ControlPlane:
 
     @property
     def is_needed(self) -> bool:
-        """Whether a deployed app lives here."""
-        return self._rollouts is not None and bool(self._rollouts.deployed)
+        """Whether an app was deployed since the server started, and lives."""
+        return self._rollouts is not None and bool(self._rollouts.deployed_here)
 
     # -- on the control plane's thread ----------------------------------------------------------------------------
     def _run(self) -> None:

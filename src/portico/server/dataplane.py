@@ -6,6 +6,7 @@ The control plane, on its own thread, reaches it only through `Bridge`; the verb
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from portico.core.routes import RouteTable
 from portico.ingress import pages
 from portico.ingress.door import Ingress
 from portico.ingress.ports import Endpoint, Refusal
+from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
 from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+
+log = logging.getLogger("portico.dataplane")
 
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
@@ -87,9 +91,10 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
         self._apps: dict[str, LiveApp] = {}
-        self._draining: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
+        self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.ingress = Ingress(self, self._loop)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -112,10 +117,10 @@ class DataPlane:
             gate.open(self.find(host))
 
     # -- verbs for the control plane ------------------------------------------------------------------------------
-    def check_labels(self, release: Release) -> list[str]:
-        """ConflictError where it may not have its labels; else the names of apps that it takes labels from."""
+    def check_labels(self, release: Release) -> list[tuple[str, str]]:
+        """ConflictError where it may not have its labels; else id and name of the apps that it takes labels from."""
         taken = self._routes.check(list(release.labels.values()), release.app_id, ephemeral=release.ephemeral)
-        return sorted({claim.app_name for claim in taken})
+        return sorted({(claim.app_id, claim.app_name) for claim in taken})
 
     def install(self, release: Release) -> None:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
@@ -131,7 +136,6 @@ class DataPlane:
             async with asyncio.TaskGroup() as proofs:
                 for name in self._in_use(release):
                     proofs.create_task(self._prove(supervisors[name], on_ready))
-            self.check_labels(release)
         except BaseExceptionGroup as errors:
             self._discard(supervisors)
             raise errors.exceptions[0] from None
@@ -167,6 +171,7 @@ class DataPlane:
         if app is not None:
             for endpoint in app.endpoints.values():
                 self._let_go(endpoint.stop(pages.STOPPED))
+            self._keep_templates()
 
     def stopped_label(self, app_id: str, app_name: str, label: str) -> None:
         """Remember, after a restart, that a label belonged to an app that was stopped."""
@@ -193,17 +198,19 @@ class DataPlane:
         for app_id in list(self._apps):
             self.stop(app_id)
         await self._engine.close()
-        for task in self._draining:
+        for task in self._background:
             task.cancel()
 
     # -- inside ---------------------------------------------------------------------------------------------------
     async def _finish(self, release: Release, supervisors: dict[str, Supervisor], commit: Commit) -> None:
-        try:
-            await commit()
-        except BaseException:
-            self._discard(supervisors)
-            raise
-        self._switch(release, supervisors)
+        async with self._committing:
+            try:
+                self.check_labels(release)
+                await commit()
+            except BaseException:
+                self._discard(supervisors)
+                raise
+            self._switch(release, supervisors)
 
     def _discard(self, supervisors: dict[str, Supervisor]) -> None:
         for supervisor in supervisors.values():
@@ -258,9 +265,25 @@ class DataPlane:
         targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}
         self._routes.assign(release.app_id, release.app_name, targets, ephemeral=release.ephemeral)
         self.ingress.routes_changed()
+        self._keep_templates()
+
+    def _keep_templates(self) -> None:
+        """Have the template of each image that a live app uses, so that every start is a fork."""
+        images = {image.key: image for app in self._apps.values() for image in app.release.images.values()}
+        self._engine.keep(images)
+        for image in images.values():
+            task = self._loop.create_task(self._warm(image))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _warm(self, image: BuiltImage) -> None:
+        try:
+            await self._engine.warm(image)
+        except StartError as error:
+            log.warning("no template for the image %s: %s", image.key[:12], error)
 
     def _let_go(self, supervisor: Supervisor) -> None:
         """Keep a replaced version until its last container is gone."""
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -115,6 +115,9 @@ class _Server:
             log.info("ending")
             await data.close(GRACE)
             await control.close()
+            with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind
+                (run_dir / "c").rmdir()
+                run_dir.rmdir()
         if self._failure is not None:
             raise self._failure
         return 0

@@ -8,12 +8,12 @@ import secrets
 import string
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from portico.model.errors import InvalidError, NotFoundError, UnsupportedError
+from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, Images, Store
 from portico.model.settings import Settings
@@ -72,7 +72,9 @@ class Rollouts:
         self.ephemeral_apps: dict[str, Release] = {}
         self.created_at: dict[str, float] = {}
         self.deployed: set[str] = set()  # the ids of the living deployed apps
+        self.deployed_here: set[str] = set()  # those of them that were deployed since this server started
         self.server_is_ending = False
+        self._booted = asyncio.Event()
 
     # -- deployed apps --------------------------------------------------------------------------------------------
     def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
@@ -89,14 +91,25 @@ class Rollouts:
             if not request.allow_missing_gpu:
                 raise InvalidError(warning, hint="Deploy to run on the CPU all the same with --allow-missing-gpu.")
             emit(Warned(warning))
+        if request.strategy != "rolling":
+            raise UnsupportedError(
+                f"This version does not know the strategy {request.strategy!r} yet.", hint="Leave --strategy out."
+            )
         spec = replace(request.spec, name=name)
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self.alone(name):
             await self._deploy_version(spec, request.bundle, emit, tag=request.tag)
 
     async def redeploy(self, record: DeploymentRecord, name: str, emit: Emit) -> None:
         """Bring an earlier version back, as a new one."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self.alone(name):
             await self._deploy_version(record.spec, record.bundle, emit, tag=record.tag, rollback_of=record.version)
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """One change of a deployed app at a time, and none before all apps are up: who held which label, counts."""
+        await self._booted.wait()
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            yield
 
     async def _deploy_version(
         self, spec: AppSpec, bundle: Bundle, emit: Emit, *, tag: str | None = None, rollback_of: int | None = None
@@ -136,10 +149,17 @@ class Rollouts:
             release, emit, lambda: store.record(app=replace(app, current=version), deployment=deployment)
         )
         self.deployed.add(app.id)
+        self.deployed_here.add(app.id)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
 
     async def boot(self) -> None:
         """Bring all deployed apps up again, as they were when the server ended."""
+        try:
+            await self._boot()
+        finally:
+            self._booted.set()
+
+    async def _boot(self) -> None:
         store = await self._store()
         for app in await store.apps(self._settings.environment):
             history = await store.history(app.id)
@@ -159,9 +179,10 @@ class Rollouts:
                 await self._bridge.call(self._data.install, release)
             except Exception as error:
                 self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
-                await self._bridge.call(
-                    self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
-                )
+                with suppress(ConflictError):  # another app answers for these labels
+                    await self._bridge.call(
+                        self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
+                    )
 
     async def tidy(self) -> None:
         """Remove the files that no version of a living app needs. Only while nothing runs: at the server's end."""
@@ -196,8 +217,9 @@ class Rollouts:
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, spec, bundle, emit, suffix=suffix, ephemeral=True)
-        for loser in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {loser!r}."))
+        for loser, name in await self._bridge.call(self._data.check_labels, release):
+            emit(Warned(f"Took over a label from the running app {name!r}."))
+            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
         await self._bridge.call(self._data.install, release)
         await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release

@@ -155,10 +155,8 @@ class Supervisor:
             return QUEUE_FULL
         if lease is None:
             self._scale(now)
-        if self._look_at == NEVER:
-            self._look_at = now + self.function.timeout
-            if self._due_at > self._look_at:
-                self._set_timer(self._look_at)
+        else:
+            self._watch(now)
         return cast("SlotLease | None", lease)
 
     def leave(self, waiter: Waiter) -> bool:
@@ -221,6 +219,7 @@ class Supervisor:
         grant = self.pool.release(lease, now)
         if grant is not None:
             waiter, following = grant
+            self._watch(now)
             waiter.granted(cast(SlotLease, following))
         elif member.retired:
             self._retire(worker)
@@ -245,6 +244,8 @@ class Supervisor:
         now = worker.ready_at = self._loop.time()
         worker.member, grants = self.pool.add(worker, now)
         self._settle_proofs(None)
+        if grants:
+            self._watch(now)
         for waiter, lease in grants:
             waiter.granted(cast(SlotLease, lease))
         self._scale(now)
@@ -396,6 +397,13 @@ class Supervisor:
             self._set_timer(min([self._look_at, *(deadline for deadline, _ in self._overdue[:1])]))
         else:
             self._scale(now)
+
+    def _watch(self, now: float) -> None:
+        """An input begins: look at it when its time is up."""
+        if self._look_at == NEVER:
+            self._look_at = now + self.function.timeout
+            if self._due_at > self._look_at:
+                self._set_timer(self._look_at)
 
     def _end_overdue(self, now: float) -> None:
         """Answer the inputs whose time is up, and have their containers end them."""

@@ -250,6 +250,17 @@ async def test_an_input_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert "took longer" in bench.notes[0]
 
 
+async def test_an_input_that_waited_long_for_its_container_has_its_whole_time(tmp_path: Path) -> None:
+    """The time counts from the start of the input, and counts for those who waited."""
+    bench = Bench(tmp_path, FunctionSpec(name="f", module="m", qualname="f", timeout=0))
+    asked = bench.ask()
+    await asyncio.sleep(0.02)
+    assert not asked.late
+    await bench.ready(0)
+    while not asked.late:
+        await asyncio.sleep(0.001)
+
+
 async def test_a_container_that_does_not_end_a_late_input_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
