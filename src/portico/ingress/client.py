@@ -173,9 +173,8 @@ class ClientConnection(asyncio.Protocol):
             pages.render(
                 refusal,
                 exchange.id,
+                exchange.head,
                 date=self.ingress.date_line(),
-                as_json=exchange.head.wants_json,
-                head_only=exchange.head.method == b"HEAD",
                 close=not exchange.keep_alive,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from portico.ingress.head import RequestHead
 from portico.ingress.ports import Refusal
 
 INVALID_CALL = Refusal(404, "modal-http: invalid function call")
@@ -15,16 +16,19 @@ UNKNOWN_CODING = Refusal(501, "modal-http: bad request: the only transfer coding
 NO_HOST = Refusal(400, "modal-http: bad request: it needs exactly one Host header")
 HEAD_TOO_LARGE = Refusal(431, "modal-http: bad request: the request's head is over 64 KiB")
 REQUEST_TIMEOUT = Refusal(408, "modal-http: bad request: the request did not arrive in time")
+PREFLIGHT = Refusal(200, "")
 LOST = Refusal(502, "modal-http: internal error: the container ended before it answered")
 TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out")
 GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP")
 
-_CORS = b"access-control-allow-origin: *\r\naccess-control-allow-methods: *\r\naccess-control-allow-headers: *\r\n"
 
-
-def render(refusal: Refusal, request_id: str, *, date: bytes, as_json: bool, head_only: bool, close: bool) -> bytes:
-    """The whole response."""
-    if as_json:
+def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes, close: bool) -> bytes:
+    """The whole response to the request with this head. A preflight passes, so that its page may read the refusal."""
+    asked = head.find(b"access-control-request-method") if head.method == b"OPTIONS" else None
+    as_json = head.wants_json
+    if asked is not None:
+        refusal, body, kind = PREFLIGHT, b"", b"text/plain"
+    elif as_json:
         error = {"status": refusal.status, "message": refusal.text, "request_id": request_id}
         body, kind = json.dumps({"error": error}).encode() + b"\n", b"application/json"
     else:
@@ -36,7 +40,7 @@ def render(refusal: Refusal, request_id: str, *, date: bytes, as_json: bool, hea
     reason = HTTPStatus(refusal.status).phrase.encode()
     lines = [
         b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n" % (refusal.status, reason, kind, len(body)),
-        _CORS,
+        _cors(head, asked),
         b"x-request-id: %b\r\n" % request_id.encode(),
         date,
     ]
@@ -45,6 +49,19 @@ def render(refusal: Refusal, request_id: str, *, date: bytes, as_json: bool, hea
     if close:
         lines.append(b"connection: close\r\n")
     lines.append(b"\r\n")
-    if not head_only:
+    if head.method != b"HEAD":
         lines.append(body)
+    return b"".join(lines)
+
+
+def _cors(head: RequestHead, asked: bytes | None) -> bytes:
+    """Open to any origin. What the browser names is named back: "*" does not cover credentials."""
+    origin = head.find(b"origin")
+    lines = [b"access-control-allow-origin: %b\r\n" % (origin or b"*")]
+    if origin is not None:
+        lines.append(b"access-control-allow-credentials: true\r\nvary: origin\r\n")
+    lines.append(b"access-control-expose-headers: x-request-id\r\n")
+    if asked is not None:
+        headers = head.find(b"access-control-request-headers") or b"*"
+        lines.append(b"access-control-allow-methods: %b\r\naccess-control-allow-headers: %b\r\n" % (asked, headers))
     return b"".join(lines)

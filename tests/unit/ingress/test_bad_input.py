@@ -79,6 +79,30 @@ async def test_an_error_is_json_for_those_who_ask_for_it(house: House) -> None:
     assert error["request_id"].encode() in head
 
 
+async def test_a_page_of_any_origin_may_read_a_refusal(house: House) -> None:
+    """With credentials, too; and the request's id."""
+    client = await house.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: other.test\r\nOrigin: https://page.test\r\n\r\n")
+    head, _ = await client.response()
+    assert b"access-control-allow-origin: https://page.test\r\n" in head
+    assert b"access-control-allow-credentials: true\r\n" in head
+    assert b"access-control-expose-headers: x-request-id\r\n" in head
+
+
+async def test_a_preflight_of_a_refused_request_passes(house: House) -> None:
+    """Else the page would never see why it was refused."""
+    client = await house.connect()
+    await client.send(
+        b"OPTIONS / HTTP/1.1\r\nHost: other.test\r\nOrigin: https://page.test\r\n"
+        b"Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Headers: authorization\r\n\r\n"
+    )
+    head, body = await client.response()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"access-control-allow-methods: PUT\r\n" in head
+    assert b"access-control-allow-headers: authorization\r\n" in head
+    assert body == b""
+
+
 async def test_an_absolute_target_names_the_host(house: House) -> None:
     """It counts more than the Host header; the container sees a path."""
     requests: list[bytes] = []
