@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Answer, Machine, Process, wait_until
@@ -115,6 +118,16 @@ class Served:
     def queued(self) -> int:
         """Requests of f that wait."""
         return next(f["queued"] for f in self.machine.app(self.name)["functions"] if f["name"] == "f")
+
+
+def containers_of(machine: Machine, app: str) -> list[psutil.Process]:
+    """The container processes of this app."""
+    found = []
+    for container in machine.containers():
+        with contextlib.suppress(psutil.Error):
+            if app in container.cwd() or app in " ".join(container.cmdline()):
+                found.append(container)
+    return found
 
 
 @pytest.fixture
@@ -269,6 +282,25 @@ def test_ctrl_c_during_a_reload_ends_everything(served: Served) -> None:
     assert served.process is not None
     assert served.process.interrupt() == 0
     assert served.machine.request(url).status == 404
+
+
+def test_an_app_that_is_stopped_during_a_reload_stays_stopped(served: Served) -> None:
+    """The new version does not come up behind the back of a serve that hears of the end late."""
+    url = served.start()
+    slow = WAITS_AT_IMPORT.format(gate=served.gate, where="not modal.is_local()")
+    served.write(APP.format(name=served.name, word="new").replace("import modal", slow))
+    wait_until(served.begun.exists, "the new version's container starts")
+    assert served.process is not None
+    served.process.popen.send_signal(signal.SIGSTOP)
+    machine = served.machine
+    machine.run("app", "stop", served.name, "--yes")
+    wait_until(lambda: served.name not in machine.run("app", "list").stdout, "the app has ended")
+    served.gate.touch()
+    wait_until(lambda: not containers_of(machine, served.name), "its last container has ended")
+    assert machine.request(url).status == 404
+    assert served.name not in machine.run("app", "list").stdout
+    served.process.popen.send_signal(signal.SIGCONT)
+    served.process.popen.wait(30)
 
 
 # -- code that is broken ----------------------------------------------------------------------------------------------
