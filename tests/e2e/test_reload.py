@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
 import signal
@@ -49,12 +48,14 @@ def slow():
 """
 WAITS_AT_IMPORT = """
 import modal
+import os
 import time
 from pathlib import Path
 
 gate = Path("{gate}")
 if {where}:
-    gate.with_suffix(".begun").touch()
+    gate.with_suffix(".tmp").write_text(str(os.getpid()))
+    gate.with_suffix(".tmp").rename(gate.with_suffix(".begun"))
     while not gate.exists():
         time.sleep(0.01)
 """
@@ -118,16 +119,6 @@ class Served:
     def queued(self) -> int:
         """Requests of f that wait."""
         return next(f["queued"] for f in self.machine.app(self.name)["functions"] if f["name"] == "f")
-
-
-def containers_of(machine: Machine, app: str) -> list[psutil.Process]:
-    """The container processes of this app."""
-    found = []
-    for container in machine.containers():
-        with contextlib.suppress(psutil.Error):
-            if app in container.cwd() or app in " ".join(container.cmdline()):
-                found.append(container)
-    return found
 
 
 @pytest.fixture
@@ -296,7 +287,7 @@ def test_an_app_that_is_stopped_during_a_reload_stays_stopped(served: Served) ->
     machine.run("app", "stop", served.name, "--yes")
     wait_until(lambda: served.name not in machine.run("app", "list").stdout, "the app has ended")
     served.gate.touch()
-    wait_until(lambda: not containers_of(machine, served.name), "its last container has ended")
+    wait_until(lambda: not psutil.pid_exists(int(served.begun.read_text())), "its last container has ended")
     assert machine.request(url).status == 404
     assert served.name not in machine.run("app", "list").stdout
     served.process.popen.send_signal(signal.SIGCONT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +57,7 @@ class Exchange:
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
         self.client = client
         self.head = head
-        self.id = secrets.token_hex(8)
+        self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
         self.complete = False  # the request has come in whole

@@ -9,7 +9,7 @@ from portico.model.errors import InvalidError, NotFoundError
 from portico.model.ports import AppRecord, DeploymentRecord, Store
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Release
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts, stream
 from portico.server.supervisor import Counts
@@ -42,16 +42,14 @@ class Apps:
         """All apps, the newest first."""
         store = await self._store()
         deployed = [await self._deployed_info(app) for app in await store.apps(self._settings.environment)]
-        ephemeral = [await self._ephemeral_info(app_id) for app_id in self._rollouts.ephemeral_apps]
+        ephemeral = [await self._ephemeral_info(*known) for known in self._ephemeral()]
         return sorted([*deployed, *ephemeral], key=lambda app: app.created_at, reverse=True)
 
     async def app(self, ref: str) -> AppInfo:
         """One app, by name or id; a living one before a stopped one."""
-        for app_id, release in self._rollouts.ephemeral_apps.items():
-            if ref == app_id:
-                return await self._ephemeral_info(app_id)
-            if ref == release.app_name and await self._living(ref) is None:
-                return await self._ephemeral_info(app_id)
+        for app_id, release, created_at in self._ephemeral():
+            if ref == app_id or (ref == release.app_name and await self._living(ref) is None):
+                return await self._ephemeral_info(app_id, release, created_at)
         return await self._deployed_info(await self._record(ref))
 
     async def stop_app(self, ref: str) -> AppInfo:
@@ -125,15 +123,19 @@ class Apps:
             raise NotFoundError(f"There is no app {ref!r}.", hint="portico app list shows those that there are.")
         return app
 
-    async def _ephemeral_info(self, app_id: str) -> AppInfo:
-        release = self._rollouts.ephemeral_apps[app_id]
+    def _ephemeral(self) -> list[tuple[str, Release, float]]:
+        """Id, release and time of creation of those that live now; they may end while they are looked at."""
+        created_at = self._rollouts.created_at
+        return [(app_id, release, created_at[app_id]) for app_id, release in self._rollouts.ephemeral_apps.items()]
+
+    async def _ephemeral_info(self, app_id: str, release: Release, created_at: float) -> AppInfo:
         return AppInfo(
             id=app_id,
             name=release.app_name,
             environment=release.environment,
             state="ephemeral",
             version=release.version,
-            created_at=self._rollouts.created_at[app_id],
+            created_at=created_at,
             functions=await self._functions(app_id, release.spec, release.urls),
         )
 

@@ -17,7 +17,7 @@ from portico.core.routes import RouteTable
 from portico.ingress import pages
 from portico.ingress.door import Ingress
 from portico.ingress.ports import Endpoint, Refusal
-from portico.model.errors import StartError
+from portico.model.errors import NotFoundError, StartError
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
@@ -207,6 +207,8 @@ class DataPlane:
             try:
                 self.check_labels(release)
                 await commit()
+                if release.ephemeral and release.app_id not in self._apps:
+                    raise NotFoundError(f"The app {release.app_name!r} has ended meanwhile.")
             except BaseException:
                 self._discard(supervisors)
                 raise

@@ -251,7 +251,8 @@ class Rollouts:
             await self._roll_out(release, emit, _nothing)
         finally:
             self.release(app_id)
-        self.ephemeral_apps[app_id] = release
+        if app_id in self.ephemeral_apps:  # it may have ended at this moment
+            self.ephemeral_apps[app_id] = release
         emit(_deployed(app_id, before.app_name, release.version, release.urls, began))
 
     def _ephemeral(self, app_id: str) -> Release:
