@@ -9,6 +9,7 @@ from pathlib import Path
 
 from portico.model.naming import workspace_from
 from portico.model.settings import Settings
+from portico.wire.calls import SOCKET_VARIABLE
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
 
@@ -25,6 +26,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
     ).validate()
+
+
+def calls_socket(environ: Mapping[str, str] | None = None) -> str:
+    """Where this process calls functions: as its container was told, or as the settings say."""
+    environ = os.environ if environ is None else environ
+    return environ.get(SOCKET_VARIABLE) or str(load_settings(environ).calls_socket)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -32,7 +32,8 @@ class State(Enum):
 class Template:
     """Owns the process, and the containers that it has forked or will fork.
 
-    `retired` is called when it takes no more containers; `finished` is done when nothing of it is left.
+    `told` are variables for its environment. `retired` is called when it takes no more containers; `finished` is done
+    when nothing of it is left.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Template:
         image: BuiltImage,
         sink: OutputSink,
         *,
+        told: dict[str, str],
         idle_seconds: float,
         is_kept: Callable[[], bool],
         retired: Callable[[Template], None],
@@ -53,7 +55,7 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self._warmed: asyncio.Future[None] = self._loop.create_future()
-        self._environment = launch.base_environment(image, os.environ)
+        self._environment = launch.base_environment(image, os.environ) | told
         self._containers: dict[str, ProcessContainer] = {}
         self._process: Spawned | None = None
         self._channel: PacketChannel | None = None

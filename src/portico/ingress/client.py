@@ -14,7 +14,7 @@ from portico.ingress.head import MAX_HEAD, RequestHead
 from portico.ingress.ports import Refusal
 
 if TYPE_CHECKING:
-    from portico.ingress.door import Ingress
+    from portico.ingress.door import Hosts, Ingress
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
 KEEP_ALIVE: Final = 75.0  # seconds that an idle connection stays
@@ -25,8 +25,9 @@ NEVER: Final = float("inf")
 class ClientConnection(asyncio.Protocol):
     """One connection, with at most one running exchange; further requests on it wait their turn."""
 
-    def __init__(self, ingress: Ingress) -> None:
+    def __init__(self, ingress: Ingress, hosts: Hosts) -> None:
         self.ingress = ingress
+        self._hosts = hosts
         self.deadline = NEVER
         self.peer = b""
         self._transport = cast("asyncio.Transport", None)
@@ -237,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         elif len(head.hosts) != 1:
             exchange.start(pages.NO_HOST)
         else:
-            exchange.start(self.ingress.find(head.hosts[0]))
+            exchange.start(self._hosts.find(head.hosts[0]))
 
     def _upgraded(self, rest: bytes) -> None:
         current = self._current

@@ -19,15 +19,42 @@ TICK: Final = 1.0  # seconds between looks at the deadlines
 HOST_CACHE: Final = 4096  # Host headers whose meaning is remembered
 
 
+class Hosts:
+    """What a listening socket's Host headers mean, as its directory says; remembered until routes change."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._found: dict[bytes, Endpoint | Refusal] = {}
+
+    def find(self, host: bytes) -> Endpoint | Refusal:
+        """Where this Host header leads."""
+        found = self._found.get(host)
+        if found is None:
+            name = host_of(host)
+            if name is None:
+                return pages.NO_HOST
+            found = self._directory.find(name)
+            if len(self._found) >= HOST_CACHE:
+                self._found.clear()
+            self._found[host] = found
+        return found
+
+    def forget(self) -> None:
+        """They may lead elsewhere from now on."""
+        self._found.clear()
+
+
 class Ingress:
-    """Accepts connections and leads their requests to endpoints. All of it runs on one event loop."""
+    """Accepts connections and leads their requests to endpoints. All of it runs on one event loop.
+
+    `directory` knows the hosts of all sockets that bring none of their own.
+    """
 
     def __init__(self, directory: Directory, loop: asyncio.AbstractEventLoop) -> None:
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self._loop = loop
-        self._directory = directory
-        self._hosts: dict[bytes, Endpoint | Refusal] = {}
+        self._hosts = [Hosts(directory)]
         self._connections: set[ClientConnection] = set()
         self._wheel: Wheel[ClientConnection] = Wheel()
         self._ticking = False
@@ -38,9 +65,14 @@ class Ingress:
     def __repr__(self) -> str:
         return f"<Ingress {len(self._connections)} connections>"
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from this bound socket."""
-        server = await self._loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=2048)
+    async def listen(self, sock: socket.socket, directory: Directory | None = None) -> None:
+        """Accept connections from this bound socket; `directory` knows what its hosts mean."""
+        if directory is not None:
+            self._hosts.append(Hosts(directory))
+        hosts = self._hosts[0] if directory is None else self._hosts[-1]
+        local = sock.family == socket.AF_UNIX
+        create = self._loop.create_unix_server if local else self._loop.create_server
+        server = await create(lambda: ClientConnection(self, hosts), sock=sock, backlog=2048)
         self._servers.append(server)
 
     async def close(self, grace: float) -> None:
@@ -59,22 +91,10 @@ class Ingress:
 
     def routes_changed(self) -> None:
         """Hosts may lead elsewhere from now on."""
-        self._hosts.clear()
+        for hosts in self._hosts:
+            hosts.forget()
 
     # -- for connections ------------------------------------------------------------------------------------------
-    def find(self, host: bytes) -> Endpoint | Refusal:
-        """Where this Host header leads."""
-        found = self._hosts.get(host)
-        if found is None:
-            name = host_of(host)
-            if name is None:
-                return pages.NO_HOST
-            found = self._directory.find(name)
-            if len(self._hosts) >= HOST_CACHE:
-                self._hosts.clear()
-            self._hosts[host] = found
-        return found
-
     def opened(self, connection: ClientConnection) -> None:
         """A connection is there."""
         self._connections.add(connection)

@@ -8,8 +8,8 @@ from http import HTTPStatus
 from portico.ingress.head import RequestHead
 from portico.ingress.ports import Refusal
 
-INVALID_CALL = Refusal(404, "modal-http: invalid function call")
-STOPPED = Refusal(404, "modal-http: app for invoked web endpoint is stopped")
+INVALID_CALL = Refusal(404, "modal-http: invalid function call", code="not_found")
+STOPPED = Refusal(404, "modal-http: app for invoked web endpoint is stopped", code="not_found")
 BAD_REQUEST = Refusal(400, "modal-http: bad request: not valid HTTP/1.1")
 BAD_TARGET = Refusal(400, "modal-http: bad request: the request's target is not a path")
 UNKNOWN_CODING = Refusal(501, "modal-http: bad request: the only transfer coding that is understood is chunked")
@@ -17,9 +17,9 @@ NO_HOST = Refusal(400, "modal-http: bad request: it needs exactly one Host heade
 HEAD_TOO_LARGE = Refusal(431, "modal-http: bad request: the request's head is over 64 KiB")
 REQUEST_TIMEOUT = Refusal(408, "modal-http: bad request: the request did not arrive in time")
 PREFLIGHT = Refusal(200, "")
-LOST = Refusal(502, "modal-http: internal error: the container ended before it answered")
-TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out")
-GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP")
+LOST = Refusal(502, "modal-http: internal error: the container ended before it answered", code="remote")
+TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out", code="function_timeout")
+GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP", code="remote")
 
 
 def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes, close: bool) -> bytes:
@@ -30,6 +30,8 @@ def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes,
         refusal, body, kind = PREFLIGHT, b"", b"text/plain"
     elif as_json:
         error = {"status": refusal.status, "message": refusal.text, "request_id": request_id}
+        if refusal.code is not None:
+            error["code"] = refusal.code
         body, kind = json.dumps({"error": error}).encode() + b"\n", b"application/json"
     else:
         # an error of ours carries its id, so that it can be found in the logs; a plain "no" stays as clients match it

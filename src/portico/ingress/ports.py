@@ -8,11 +8,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an input gets no container. `retry_after` is in seconds."""
+    """Why an input gets no container. `retry_after` is in seconds; `code` names an error of the model, for callers."""
 
     status: int
     text: str
     retry_after: int | None = None
+    code: str | None = None
 
 
 class Lease(Protocol):

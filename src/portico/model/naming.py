@@ -37,6 +37,16 @@ def auto_label(app: str, function: str) -> str:
     return re.sub(r"[^a-z0-9-]", "-", f"{app}-{function}".lower())
 
 
+def call_host(environment: str, app: str, function: str) -> str:
+    """The host that a function is called at, over the server's own socket. `app` is an app's name or its id.
+
+    Names are case-sensitive and long, hosts are neither: so it is a hash of the names.
+    """
+    import hashlib
+
+    return hashlib.sha256("\0".join((environment, app, function)).encode()).hexdigest()[:40] + ".calls"
+
+
 def check_object_name(name: str, kind: str) -> str:
     """`name`, or InvalidError when it cannot name an app, a secret or the like."""
     if not _OBJECT_NAME.fullmatch(name) or _APP_ID.fullmatch(name):

@@ -63,6 +63,11 @@ class Settings:
         return self.run_dir / "control.sock"
 
     @property
+    def calls_socket(self) -> Path:
+        """Where functions are called, by this user's programs and containers on the same machine."""
+        return self.run_dir / "calls.sock"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.home / "portico.db"

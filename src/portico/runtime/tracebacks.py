@@ -14,6 +14,7 @@ _LIBRARIES = (
     str(Path(portico.__file__).parents[1]) + os.sep,  # in a container: the layer with all that the runtime needs
     *{str(Path(path)) + os.sep for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib")) if path},
 )
+_THREADS = os.path.join("concurrent", "futures", "thread.py")
 _OUR_ERRORS = "portico.model.errors."
 
 
@@ -38,6 +39,11 @@ def is_user_file(path: str) -> bool:
     if path.startswith((_OURS, "<")) or "site-packages" in path or "dist-packages" in path:
         return False
     return not path.startswith(_LIBRARIES)
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file is one of Portico's, or of the machinery that runs the user's code in threads."""
+    return path.startswith(_OURS) or path.endswith(_THREADS)
 
 
 def _cause(error: BaseException) -> str:

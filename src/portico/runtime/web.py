@@ -1,4 +1,4 @@
-"""From a function with a web decorator to an ASGI app: one builder for each decorator."""
+"""From a function to an ASGI app: one builder for each web decorator, and one for functions that are called."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from portico.model.errors import InvalidError, UnsupportedError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
+from portico.runtime import calls
 from portico.runtime.asgi import App
 
 Function = Callable[..., Any]
@@ -22,9 +23,9 @@ class Endpoint:
 
 
 def build(spec: FunctionSpec, function: Function) -> Endpoint:
-    """The app of a web function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
+    """The app of a function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
     if spec.web is None:
-        raise UnsupportedError(f"The function {spec.name!r} is not a web endpoint.")
+        return Endpoint(calls.Called(spec, function), lifespan=False)
     return _BUILDERS[spec.web.kind](spec.web, function)
 
 

@@ -285,7 +285,7 @@ class App:
         if again is not None and generates:
             raise InvalidError("Generator Functions do not support retries.")
         if again is not None:
-            self._warn("`retries=` of @app.function has no effect yet: calls are not supported by this server yet.")
+            self._warn("`retries=` of @app.function has no effect yet: no call is tried again.")
 
     def _register(self, function: Function[P, R]) -> Function[P, R]:
         known = self._functions.pop(function.name, None)  # so that the last one comes last

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The app that a container runs; `urls` has the URL of each of its endpoints, by function name."""
+    """An app that runs; `urls` has the URL of each of its endpoints, by function name."""
 
     app_name: str
     app_id: str
@@ -17,6 +17,7 @@ class Surroundings:
 
 
 _container: Surroundings | None = None
+_run: Surroundings | None = None
 
 
 def enter_container(app_name: str, app_id: str, urls: dict[str, str]) -> None:
@@ -28,6 +29,17 @@ def enter_container(app_name: str, app_id: str, urls: dict[str, str]) -> None:
 def container() -> Surroundings | None:
     """The container that this process is, or None on the user's side."""
     return _container
+
+
+def enter_run(app_name: str, app_id: str, urls: dict[str, str]) -> None:
+    """From now on this process, on the user's side, belongs to a running app."""
+    global _run
+    _run = Surroundings(app_name, app_id, urls)
+
+
+def running() -> Surroundings | None:
+    """The app whose functions this process may call: its container's, or that of the run; None if there is none."""
+    return _container or _run
 
 
 def is_local() -> bool:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from portico.model.errors import ExecutionError, InvalidError, UnsupportedError
+from portico.model.naming import call_host
 from portico.model.spec import FunctionSpec
 from portico.sdk import context
 from portico.sdk.absent import later
-from portico.sdk.bridge import bridge
+from portico.sdk.bridge import bridge, bridge_to
 from portico.sdk.mounts import LocalMount
 from portico.sdk.partial import Registered
 from portico.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from portico.client.answers import Route
+    from portico.client.mapping import Results
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,30 +132,101 @@ class Function(Registered, Generic[P, R]):
         )
 
     # -- calls ----------------------------------------------------------------------------------------------------
-    @bridge
+    async def _remote_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        route = self._route("remote", generator=False)
+        from portico.client import loops  # asyncio and HTTP, which `import modal` must not cost
+
+        result: R = await loops.call(route, args, kwargs)
+        return result
+
+    @bridge_to(_remote_aio)
     def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls it in a container."""
-        raise self._no_call("remote")
+        """Calls it in a container; its result. Raises what it raises there."""
+        route = self._route("remote", generator=False)
+        from portico.client import calls  # HTTP
 
-    @bridge
-    def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Iterates over what it yields in a container."""
-        raise self._no_call("remote_gen")
+        result: R = calls.call(route, args, kwargs)
+        return result
 
-    @bridge
-    def map(self, *input_iterators: Any, **options: Any) -> Any:
-        """Calls it for many inputs."""
-        raise self._no_call("map")
+    def _remote_gen_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, None]:
+        route = self._route("remote_gen", generator=True)
+        from portico.client import loops
 
-    @bridge
-    def starmap(self, /, input_iterator: Any, **options: Any) -> Any:
-        """Calls it for many inputs, each a sequence of arguments."""
-        raise self._no_call("starmap")
+        return loops.iterate(route, args, kwargs)
 
-    @bridge
-    def for_each(self, *input_iterators: Any, **options: Any) -> None:
-        """Calls it for many inputs and forgets the results."""
-        raise self._no_call("for_each")
+    @bridge_to(_remote_gen_aio)
+    def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Any, None, None]:
+        """Iterates over what it yields in a container, as it comes. Closing the iterator ends it there."""
+        route = self._route("remote_gen", generator=True)
+        from portico.client import calls
+
+        return calls.iterate(route, args, kwargs)
+
+    def _map(
+        self,
+        *input_iterators: Iterable[Any] | AsyncIterable[Any],
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Results:
+        return self._results("map", input_iterators, kwargs, order_outputs, return_exceptions)
+
+    @bridge_to(_map)
+    def map(
+        self,
+        *input_iterators: Iterable[Any] | AsyncIterable[Any],
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Results:
+        """Calls it for many inputs at the same time: one iterable for each argument. Inputs are taken as needed.
+
+        kwargs: for each of the calls. order_outputs: results in the order of the inputs, or as they come.
+        return_exceptions: an exception is a result like others; without it, the first one is raised, and ends the rest.
+        """
+        return self._results("map", input_iterators, kwargs, order_outputs, return_exceptions)
+
+    def _starmap(
+        self,
+        input_iterator: Iterable[Any] | AsyncIterable[Any],
+        *,
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Results:
+        return self._results("starmap", (input_iterator,), kwargs, order_outputs, return_exceptions)
+
+    @bridge_to(_starmap)
+    def starmap(
+        self,
+        input_iterator: Iterable[Any] | AsyncIterable[Any],
+        *,
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Results:
+        """As `map`, for inputs that are sequences of arguments."""
+        return self._results("starmap", (input_iterator,), kwargs, order_outputs, return_exceptions)
+
+    async def _for_each_aio(
+        self,
+        *input_iterators: Iterable[Any] | AsyncIterable[Any],
+        kwargs: Mapping[str, Any] = {},
+        ignore_exceptions: bool = False,
+    ) -> None:
+        async for _ in self._results("for_each", input_iterators, kwargs, False, ignore_exceptions):
+            pass
+
+    @bridge_to(_for_each_aio)
+    def for_each(
+        self,
+        *input_iterators: Iterable[Any] | AsyncIterable[Any],
+        kwargs: Mapping[str, Any] = {},
+        ignore_exceptions: bool = False,
+    ) -> None:
+        """As `map`, for those who want no results; returns when all calls are done."""
+        for _ in self._results("for_each", input_iterators, kwargs, False, ignore_exceptions):
+            pass
 
     @bridge
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -164,17 +240,61 @@ class Function(Registered, Generic[P, R]):
 
     __getattr__ = later("modal.Function", _LATER)
 
+    def _results(
+        self,
+        verb: str,
+        iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+        kwargs: Mapping[str, Any],
+        ordered: bool,
+        return_exceptions: bool,
+    ) -> Results:
+        route = self._route(verb, generator=False)
+        from portico.client.mapping import Inputs, Results  # asyncio and HTTP
+
+        inputs = Inputs(iterables, verb == "starmap", dict(kwargs))
+        return Results(route, inputs, ordered=ordered, return_exceptions=return_exceptions)
+
     def _no_call(self, verb: str) -> InvalidError:
-        if self._spec is None or self._spec.web is None:
-            return UnsupportedError(
-                f"`{self.name}.{verb}()`: calls are not supported by this server yet; they come later.",
-                hint=f"Call it in this process: {self.name}.local(...)",
-            )
-        container = context.container()
-        url = container.urls.get(self.name) if container is not None else None
-        return InvalidError(
-            f"A webhook function cannot be invoked for remote execution with `.{verb}`. Invoke this function via its "
-            f"web url{f' {url!r}' if url else ''} or call it locally: {self.name}.local()"
+        if self._spec is not None and self._spec.web is not None:
+            from portico.client.answers import webhook
+
+            return webhook(self.name, verb, None)
+        return UnsupportedError(
+            f"`{self.name}.{verb}()` is not supported by this server yet.",
+            hint=f"Call it with `{self.name}.remote(...)` or `{self.name}.map(...)`.",
+        )
+
+    def _route(self, verb: str, *, generator: bool) -> Route:
+        """The way to its containers; InvalidError or ExecutionError where it cannot be called so, or not from here."""
+        from portico.client.answers import Route, webhook  # see `remote`
+        from portico.client.settings import calls_socket
+
+        running = context.running()
+        if self._spec is not None:
+            if self._spec.web is not None:
+                raise webhook(self.name, verb, running.urls.get(self.name) if running is not None else None)
+            _check_kind(self._spec.is_generator, generator, verb)
+            if running is None:
+                raise ExecutionError(
+                    f"{self.name!r} cannot be called: its app does not run.",
+                    hint="Start it with `portico run FILE`, or deploy it and look it up: "
+                    f'modal.Function.from_name("{self._app_name or "app"}", "{self.name}").',
+                )
+        environment = self._environment or os.environ.get("PORTICO_ENVIRONMENT") or "main"
+        owners = [] if running is None or self._spec is None else [running.app_id]
+        if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
+            owners.append(self._app_name)  # of another app in the same file, it may be
+        hosts = tuple(call_host(environment, owner, self.name) for owner in owners)
+        return Route(calls_socket(), hosts, self.name, self._app_name, verb)
+
+
+def _check_kind(is_generator: bool, wanted: bool, verb: str) -> None:
+    if is_generator and not wanted:
+        instead = " Use `.remote_gen(...)` instead." if verb == "remote" else ""
+        raise InvalidError(f"A generator function cannot be called with `.{verb}(...)`.{instead}")
+    if wanted and not is_generator:
+        raise InvalidError(
+            f"A non-generator function cannot be called with `.{verb}(...)`. Use `.remote(...)` instead."
         )
 
 

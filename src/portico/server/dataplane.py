@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
 from portico.ingress import pages
 from portico.ingress.door import Ingress
 from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import NotFoundError, StartError
+from portico.model.naming import call_host
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
@@ -80,6 +82,32 @@ class Bridge:
         self._loop.call_soon_threadsafe(lambda: verb(*args, **kwargs))
 
 
+class CallDirectory:
+    """The directory of the calls' socket: each host is a function. Before the apps are up, callers wait."""
+
+    def __init__(self) -> None:
+        self.table: CallTable[Endpoint] = CallTable()
+        self._gates: dict[str, Gate] | None = {}
+
+    def find(self, host: str) -> Endpoint | Refusal:
+        """See `ingress.ports.Directory`."""
+        found = self.table.get(host)
+        if found is not None:
+            return found
+        return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
+
+    def booted(self) -> None:
+        """All apps are up."""
+        gates, self._gates = self._gates or {}, None
+        for host, gate in gates.items():
+            gate.open(self.find(host))
+
+    def close(self) -> None:
+        """Nobody needs to wait any longer."""
+        for gate in (self._gates or {}).values():
+            gate.open(SHUTTING_DOWN)
+
+
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
@@ -95,6 +123,7 @@ class DataPlane:
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
+        self.calls = CallDirectory()
         self.ingress = Ingress(self, self._loop)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -115,6 +144,7 @@ class DataPlane:
         self.ingress.routes_changed()
         for host, gate in gates.items():
             gate.open(self.find(host))
+        self.calls.booted()
 
     # -- verbs for the control plane ------------------------------------------------------------------------------
     def check_labels(self, release: Release) -> list[tuple[str, str]]:
@@ -124,14 +154,14 @@ class DataPlane:
 
     def install(self, release: Release) -> None:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
-        self._switch(release, {f.name: self._supervise(release, f) for f in release.spec.web_functions})
+        self._switch(release, {f.name: self._supervise(release, f) for f in release.spec.functions})
 
     async def roll_out(self, release: Release, on_ready: Callable[[str], None], commit: Commit) -> None:
         """Replace, prove ready, then retire. `commit` runs between the proof and the switch.
 
         An app that serves already (an ephemeral one) proves only the functions that are in use.
         """
-        supervisors = {f.name: self._supervise(release, f) for f in release.spec.web_functions}
+        supervisors = {f.name: self._supervise(release, f) for f in release.spec.functions}
         try:
             async with asyncio.TaskGroup() as proofs:
                 for name in self._in_use(release):
@@ -146,10 +176,11 @@ class DataPlane:
         await asyncio.shield(self._loop.create_task(self._finish(release, supervisors, commit)))
 
     def rouse(self, app_id: str) -> None:
-        """Have a first container of each function come up in the background."""
+        """Have a first container of each function with a URL come up in the background."""
         app = self._apps.get(app_id)
         for endpoint in app.endpoints.values() if app else ():
-            endpoint.supervisor.rouse()
+            if endpoint.supervisor.function.web is not None:
+                endpoint.supervisor.rouse()
 
     def hold(self, app_id: str) -> None:
         """New inputs of this app wait."""
@@ -167,6 +198,7 @@ class DataPlane:
         """The app's labels answer that it is stopped; running inputs end."""
         app = self._apps.pop(app_id, None)
         self._routes.stop(app_id)
+        self.calls.table.remove(app_id)
         self.ingress.routes_changed()
         if app is not None:
             for endpoint in app.endpoints.values():
@@ -194,6 +226,7 @@ class DataPlane:
         """End all: first the door, then the apps, then what runs them."""
         for gate in (self._gates or {}).values():
             gate.open(SHUTTING_DOWN)
+        self.calls.close()
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
@@ -241,7 +274,7 @@ class DataPlane:
         return Supervisor(function, make_start, self._engine, notify, self._loop)
 
     def _in_use(self, release: Release) -> list[str]:
-        names = [function.name for function in release.spec.web_functions]
+        names = [function.name for function in release.spec.functions]
         app = self._apps.get(release.app_id)
         if not release.ephemeral or app is None:
             return names
@@ -266,6 +299,7 @@ class DataPlane:
             supervisor.keep_minimum()
         targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}
         self._routes.assign(release.app_id, release.app_name, targets, ephemeral=release.ephemeral)
+        self.calls.table.assign(release.app_id, _callable(release, app), ephemeral=release.ephemeral)
         self.ingress.routes_changed()
         self._keep_templates()
 
@@ -289,3 +323,14 @@ class DataPlane:
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
+    """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
+    hosts: dict[str, Endpoint] = {}
+    for name, endpoint in app.endpoints.items():
+        url = release.urls.get(name)
+        target: Endpoint = endpoint if url is None else Unavailable(Refusal(405, url, code="invalid"))
+        for owner in (release.app_id, release.app_name):
+            hosts[call_host(release.environment, owner, name)] = target
+    return hosts

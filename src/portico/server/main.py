@@ -49,12 +49,12 @@ def run(settings: Settings, options: ServerOptions) -> int:
     """Serve until SIGINT, SIGTERM or a stop by the control API; 0 after a clean end. Raises when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with _home(settings.home), _listening(settings) as door:
+        with _home(settings.home), _listening(settings) as door, _calls(settings.calls_socket) as calls:
             check_database(settings.database)
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
             _allow_many_descriptors()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_Server(settings, options, door).serve())
+                return runner.run(_Server(settings, options, door, calls).serve())
     except Error as error:
         if options.ready_fd is not None:
             problem = Problem(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
@@ -66,10 +66,11 @@ def run(settings: Settings, options: ServerOptions) -> int:
 class _Server:
     """The running server: what it started, in the order of starting."""
 
-    def __init__(self, settings: Settings, options: ServerOptions, door: socket.socket) -> None:
+    def __init__(self, settings: Settings, options: ServerOptions, door: socket.socket, calls: socket.socket) -> None:
         self._settings = settings
         self._options = options
         self._door = door
+        self._calls = calls
         self._ending = asyncio.Event()
         self._failure: StateError | None = None
 
@@ -80,7 +81,7 @@ class _Server:
         run_dir = settings.run_dir
         bridge = Bridge(loop)
         control = ControlPlane(settings)
-        engine = ProcessEngine(run_dir, control.logs)
+        engine = ProcessEngine(run_dir, control.logs, calls_socket=settings.calls_socket)
         public_socket = run_dir / "public.sock"
         data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -108,6 +109,7 @@ class _Server:
                 )
             )
             await data.ingress.listen(self._door)
+            await data.ingress.listen(self._calls, data.calls)
             self._watch_lifetime(loop, control)
             self._announce(address)
             await self._ending.wait()
@@ -200,6 +202,22 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             raise _cannot_listen(settings, error) from None
         door.setblocking(False)
         yield door
+
+
+@contextlib.contextmanager
+def _calls(path: Path) -> Iterator[socket.socket]:
+    """The socket at which functions are called, bound, for this user only."""
+    path.unlink(missing_ok=True)  # the home is locked: whoever made it is gone
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as calls:
+        mask = os.umask(0o177)
+        try:
+            calls.bind(str(path))
+        finally:
+            os.umask(mask)
+        calls.listen(2048)
+        calls.setblocking(False)
+        yield calls
+    path.unlink(missing_ok=True)
 
 
 def _private(folder: Path) -> None:

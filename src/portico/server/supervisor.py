@@ -27,8 +27,10 @@ QUEUE_LIMIT: Final = 2000  # inputs that may wait for one function
 QUEUE_WAIT: Final = 300.0  # seconds that an input may wait
 STOP_GRACE: Final = 30.0  # seconds for a container to run its exit handlers
 
-QUEUE_FULL = Refusal(429, "modal-http: too many requests are waiting for this function", retry_after=1)
-QUEUE_TIMEOUT = Refusal(503, "modal-http: no container became free in time", retry_after=1)
+QUEUE_FULL = Refusal(
+    429, "modal-http: too many requests are waiting for this function", retry_after=1, code="exhausted"
+)
+QUEUE_TIMEOUT = Refusal(503, "modal-http: no container became free in time", retry_after=1, code="function_timeout")
 SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_after=5)
 
 CANCEL_GRACE: Final = 5.0  # seconds for an input that ran out of time to end; then its container is killed
@@ -424,6 +426,5 @@ class Supervisor:
 
 
 def _start_refusal(failure: StartFailure, wait: float) -> Refusal:
-    return Refusal(
-        503, f"modal-http: a container could not start: {failure.cause}", retry_after=max(1, round(wait + 0.5))
-    )
+    text = f"modal-http: a container could not start: {failure.cause}"
+    return Refusal(503, text, retry_after=max(1, round(wait + 0.5)), code="start_failed")

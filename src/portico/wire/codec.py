@@ -1,4 +1,4 @@
-"""Functions as bytes and back, by value. The only place that knows cloudpickle."""
+"""Values and functions as bytes and back. The only place that knows cloudpickle."""
 
 from __future__ import annotations
 
@@ -46,3 +46,30 @@ def load_function(data: bytes) -> Callable[..., Any]:
             hint="What it imports must be installed in its image.",
         ) from error
     return function
+
+
+def dump(value: object, what: str) -> bytes:
+    """The value; SerializationError, which says `what` it is, when it cannot travel."""
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:
+        raise SerializationError(
+            f"{what} cannot be sent: {type(error).__name__}: {error}",
+            hint="What a call takes and gives must be picklable: data, not open files, sockets, locks or generators.",
+        ) from error
+    return data
+
+
+def load(data: bytes | bytearray, what: str) -> Any:
+    """The value that `dump` made these bytes of; DeserializationError when it cannot be rebuilt here."""
+    import pickle  # asked for by those who have it: cloudpickle's bytes are pickle's
+
+    try:
+        return pickle.loads(data)  # noqa: S301 - from this user's own containers, over a socket of this user's own
+    except Exception as error:
+        raise DeserializationError(
+            f"{what} cannot be rebuilt here: {type(error).__name__}: {error}",
+            hint="What its type needs must be importable on both sides.",
+        ) from error

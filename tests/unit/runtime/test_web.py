@@ -10,6 +10,7 @@ import pytest
 from portico.model.errors import InvalidError, UnsupportedError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime.asgi import Message
+from portico.runtime.calls import Called
 from portico.runtime.web import build
 
 
@@ -119,7 +120,8 @@ def test_what_is_not_supported_says_so(kind: WebKind) -> None:
         build(a_spec(kind), square)
 
 
-def test_a_function_without_a_web_decorator_is_no_endpoint() -> None:
-    """It has nothing to serve."""
-    with pytest.raises(UnsupportedError, match="'f' is not a web endpoint"):
-        build(FunctionSpec(name="f", module="m", qualname="f"), square)
+def test_a_function_without_a_web_decorator_is_there_to_be_called() -> None:
+    """It has no lifespan, and an app that takes calls."""
+    endpoint = build(FunctionSpec(name="f", module="m", qualname="f"), square)
+    assert isinstance(endpoint.app, Called)
+    assert not endpoint.lifespan

@@ -353,19 +353,41 @@ def test_members_that_come_later():
 def test_calls_of_an_endpoint():
     """An endpoint cannot be called like a function, and the error says how it is used."""
     function = modal.App("seed").function()(modal.fastapi_endpoint()(plain))
-    for verb in ("remote", "remote_gen", "map", "spawn"):
+    for verb in ("remote", "remote_gen", "map", "starmap", "for_each", "spawn"):
         with pytest.raises(InvalidError, match=f"cannot be invoked for remote execution with `.{verb}`") as caught:
-            getattr(function, verb)()
+            getattr(function, verb)(*([()] if verb == "starmap" else []))
         assert "plain.local()" in str(caught.value)
 
 
 async def test_calls_of_a_function():
-    """Calls of plain functions come later, also awaited."""
+    """Where its app does not run, it cannot be called, and the error says how to run it."""
     function = modal.App("seed").function()(plain)
-    with pytest.raises(UnsupportedError, match="come later"):
+    with pytest.raises(ExecutionError, match="its app does not run"):
         function.remote()
-    with pytest.raises(UnsupportedError, match="come later"):
-        await function.map.aio([1])
+    with pytest.raises(ExecutionError, match="its app does not run"):
+        await function.remote.aio()
+    with pytest.raises(ExecutionError, match="its app does not run") as caught:
+        function.map.aio([1])
+    assert "portico run FILE" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="not supported by this server yet"):
+        function.spawn()
+
+
+def test_calls_of_the_wrong_kind():
+    """The error comes at once, and names the right verb."""
+    app = modal.App("seed")
+
+    def many():
+        yield 1
+
+    function = app.function(serialized=True)(plain)
+    generator = app.function(serialized=True)(many)
+    with pytest.raises(InvalidError, match=r"`\.remote\(...\)`. Use `.remote_gen\(...\)` instead"):
+        generator.remote()
+    with pytest.raises(InvalidError, match=r"A generator function cannot be called with `\.map"):
+        generator.map([1])
+    with pytest.raises(InvalidError, match=r"Use `.remote\(...\)` instead"):
+        function.remote_gen()
 
 
 def test_calling_it_directly():

@@ -1,0 +1,164 @@
+"""What a call's request looks like, and what its answer means. Sans-I/O: `calls` and `loops` move the bytes."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httptools
+
+from portico.model import errors
+from portico.wire import codec, raised
+from portico.wire.calls import CONTENT_TYPE, Decoder, Kind, Message, frames, size
+
+_OK: Final = 200
+_NOT_FOUND: Final = 404
+_HAS_URL: Final = 405
+_FULL: Final = 429
+_UNAVAILABLE: Final = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to a function: the server's socket, and the hosts to try, in order. The rest is for error messages."""
+
+    socket: str
+    hosts: tuple[str, ...]
+    function: str
+    app: str | None
+    verb: str  # "remote", "map", …
+
+    def missing(self) -> errors.NotFoundError:
+        """There is no such function."""
+        of = f"the app {self.app!r}" if self.app else "this app"
+        return errors.NotFoundError(f"There is no function {self.function!r} in {of}.", hint="See `portico app list`.")
+
+
+class NotTakenError(errors.Error):
+    """Mixed into the errors for calls that have certainly not run: the function's queue was full, or too slow."""
+
+
+class _FullError(NotTakenError, errors.ResourceExhaustedError):
+    pass
+
+
+class _WaitedError(NotTakenError, errors.FunctionTimeoutError):
+    pass
+
+
+def webhook(name: str, verb: str, url: str | None) -> errors.InvalidError:
+    """The error for calling a function that has a URL."""
+    return errors.InvalidError(
+        f"A webhook function cannot be invoked for remote execution with `.{verb}`. Invoke this function via its "
+        f"web url{f' {url!r}' if url else ''} or call it locally: {name}.local()"
+    )
+
+
+def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """The payload of a request; SerializationError for what cannot travel."""
+    return codec.dump((args, kwargs), f"An argument of {route.function}")
+
+
+def request(host: str, kind: Kind, payload: bytes) -> Iterator[bytes]:
+    """The pieces of a whole HTTP request, the first one with its head."""
+    pieces = frames(kind, payload)
+    head = (
+        b"POST / HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+    ) % (host.encode(), CONTENT_TYPE, size(payload))
+    yield head + next(pieces)
+    yield from pieces
+
+
+class Answer:
+    """The response to one request, as its bytes come in."""
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.complete = False
+        self.begun = False
+        self.reusable = False
+        self._status = 0
+        self._decoder = Decoder()
+        self._text = bytearray()
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """More bytes. InternalFailure when they are not an answer to a call."""
+        self.begun = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise errors.InternalFailure(f"The server's answer cannot be understood: {error}") from None
+        except httptools.HttpParserCallbackError as error:
+            raise errors.InternalFailure(f"The server's answer cannot be understood: {error.__context__}") from None
+
+    def missing(self) -> bool:
+        """Whether nobody is at this host."""
+        return self.complete and self._status == _NOT_FOUND
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is known if the call was taken or refused, and why."""
+        return self.complete or self._status == _OK
+
+    def check(self, route: Route) -> None:
+        """Raises what a complete answer of the server's own says."""
+        if self.complete and self._status != _OK:
+            raise self._refusal(route)
+
+    def cut(self, route: Route) -> errors.Error:
+        """The error when the connection ended before the answer did."""
+        if not self.begun:
+            return errors.ConnectionError("The server has gone away.", hint="See its log.")
+        return stopped(route)
+
+    # -- the parser's callbacks -----------------------------------------------------------------------------------
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        if self._status == _OK:
+            self.messages += self._decoder.feed(data)
+        else:
+            self._text += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+        self.reusable = bool(self._parser.should_keep_alive())
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    def _refusal(self, route: Route) -> errors.Error:
+        try:
+            told = json.loads(self._text)["error"]
+            code, text = told.get("code", "remote"), str(told["message"]).removeprefix("modal-http: ")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            code, text = "remote", bytes(self._text[:1000]).decode(errors="replace")
+        if self._status == _HAS_URL:
+            return webhook(route.function, route.verb, text)
+        if self._status == _NOT_FOUND:
+            return route.missing()
+        if self._status == _FULL:
+            return _FullError(f"{route.function}: {text}")
+        if self._status == _UNAVAILABLE and code == errors.FunctionTimeoutError.code:
+            return _WaitedError(f"{route.function}: {text}")
+        return errors.by_code(code, f"{route.function}: {text}")
+
+
+def stopped(route: Route) -> errors.RemoteError:
+    """The error when the last message is missing."""
+    return errors.RemoteError(
+        f"The answer of {route.function} stopped before its end.",
+        hint="Its container ended, or its `timeout` was up: see `portico app logs`.",
+    )
+
+
+def value_of(message: Message, route: Route) -> Any:
+    """What the function returned or yielded; raises what it raised."""
+    if message.kind is Kind.ERROR:
+        raise raised.load(message.payload)
+    if message.kind is not Kind.VALUE:
+        raise stopped(route)
+    return codec.load(message.payload, f"What {route.function} returned")

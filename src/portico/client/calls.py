@@ -1,0 +1,116 @@
+"""Calls that block: one kept-alive connection at a time for each thread that calls. Safe in threads and after a fork.
+
+A call is never sent twice: an idle connection is looked at before it is used, and is not used when it is old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import Generator
+from typing import Any, Final
+
+from portico.client.answers import Answer, Route, arguments, request, stopped, value_of
+from portico.model import errors
+from portico.wire.calls import Kind
+
+IDLE_LIMIT: Final = 60.0  # seconds that a connection rests, less than the server's own limit
+_CHUNK: Final = 1 << 18
+
+_idle: dict[str, list[tuple[socket.socket, float]]] = {}
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The function's result. Raises what it raised, or an error of ours that says why there is no result."""
+    with contextlib.closing(_exchange(route, Kind.CALL, arguments(route, args, kwargs))) as exchange:
+        for answer in exchange:
+            if answer.messages and answer.complete:
+                return value_of(answer.messages[0], route)
+    raise stopped(route)
+
+
+def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, None, None]:
+    """What the function yields, as it comes; closing this generator ends the function's."""
+    with contextlib.closing(_exchange(route, Kind.ITERATE, arguments(route, args, kwargs))) as exchange:
+        ended = False
+        for answer in exchange:
+            while answer.messages:
+                message = answer.messages.popleft()
+                ended = ended or message.kind is Kind.END
+                if not ended:
+                    yield value_of(message, route)
+    if not ended:
+        raise stopped(route)
+
+
+def _exchange(route: Route, kind: Kind, payload: bytes) -> Generator[Answer, None, None]:
+    """The answer, each time that more of it has come, until it is complete."""
+    for last, host in zip((*(False,) * (len(route.hosts) - 1), True), route.hosts, strict=True):
+        connection = _connection(route.socket)
+        answer = Answer()
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer is there
+                for piece in request(host, kind, payload):
+                    connection.sendall(piece)
+            while not answer.complete:
+                _receive(connection, answer, route)
+                if answer.missing() and not last:
+                    break
+                answer.check(route)
+                if answer.messages and not answer.complete:
+                    yield answer
+        finally:
+            if answer.complete and answer.reusable:
+                _idle.setdefault(route.socket, []).append((connection, time.monotonic()))
+            else:
+                connection.close()
+        if not answer.missing():
+            yield answer
+            return
+
+
+def _receive(connection: socket.socket, answer: Answer, route: Route) -> None:
+    try:
+        data = connection.recv(_CHUNK)
+    except ConnectionResetError:
+        data = b""
+    if not data:
+        raise answer.cut(route)
+    answer.feed(data)
+
+
+def _connection(path: str) -> socket.socket:
+    idle = _idle.get(path)
+    while idle:
+        try:
+            connection, since = idle.pop()
+        except IndexError:  # another thread was quicker
+            break
+        if time.monotonic() - since < IDLE_LIMIT and not _readable(connection):
+            return connection
+        connection.close()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise no_server(path, error) from None
+    return connection
+
+
+def _readable(connection: socket.socket) -> bool:
+    """Whether an idle connection has something to say: that it is closed."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def no_server(path: str, error: OSError) -> errors.ConnectionError:
+    """Nobody takes calls there."""
+    if isinstance(error, PermissionError):
+        return errors.ConnectionError(f"No permission to call functions at {path}.", hint="It is another user's.")
+    return errors.ConnectionError("No Portico server is running.", hint="Start one with `portico up`.")

@@ -1,0 +1,110 @@
+"""The bytes of a call: a request and its answer, as frames in the bodies of an HTTP exchange. Sans-I/O.
+
+A frame is a kind (one byte), a length (four bytes, big-endian), and so many bytes. A message is any number of PARTs and
+the frame of another kind that ends it. So large values pass in small pieces, and who relays them looks at none.
+
+    request:             CALL or ITERATE (args, kwargs)
+    answer to CALL:      VALUE or ERROR
+    answer to ITERATE:   VALUE…, then END or ERROR
+
+An answer that stops before its last message is an error, never a quiet end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from portico.model.errors import InternalFailure
+
+SOCKET_VARIABLE: Final = "PORTICO_CALLS_SOCKET"  # where a container finds the way to call
+CONTENT_TYPE: Final = b"application/x-portico-call"
+PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
+_HEAD: Final = 5
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    PART = 0  # the message goes on in the next frame
+    CALL = 1
+    ITERATE = 2
+    VALUE = 3
+    ERROR = 4
+    END = 5
+
+
+class Message(NamedTuple):
+    """A whole message."""
+
+    kind: Kind
+    payload: bytearray
+
+
+def frames(kind: Kind, payload: bytes = b"") -> Iterator[bytes]:
+    """The frames of one message, each a piece to send."""
+    if len(payload) <= PART_SIZE:
+        yield _head(kind, len(payload)) + payload
+        return
+    view = memoryview(payload)
+    last = (len(payload) - 1) // PART_SIZE * PART_SIZE
+    for start in range(0, last, PART_SIZE):
+        yield b"".join((_head(Kind.PART, PART_SIZE), view[start : start + PART_SIZE]))
+    yield b"".join((_head(kind, len(payload) - last), view[last:]))
+
+
+def size(payload: bytes) -> int:
+    """How many bytes the frames of a message have together."""
+    return len(payload) + _HEAD * max(1, -(-len(payload) // PART_SIZE))
+
+
+class Decoder:
+    """Bytes, cut anywhere, to messages."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()  # an incomplete head
+        self._kind = Kind.PART
+        self._missing = 0  # bytes of the current frame
+        self._in_frame = False
+        self._payload = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that these bytes complete. InternalFailure when they cannot be frames."""
+        messages: list[Message] = []
+        view = memoryview(data)
+        at = 0
+        while True:
+            if not self._in_frame:
+                wanted = _HEAD - len(self._rest)
+                self._rest += view[at : at + wanted]
+                at += wanted
+                if len(self._rest) < _HEAD:
+                    return messages
+                self._begin()
+            piece = view[at : at + self._missing]
+            self._payload += piece
+            at += len(piece)
+            self._missing -= len(piece)
+            if self._missing:
+                return messages
+            self._in_frame = False
+            if self._kind is not Kind.PART:
+                messages.append(Message(self._kind, self._payload))
+                self._payload = bytearray()
+
+    @property
+    def between(self) -> bool:
+        """Whether the last message is complete and no other has begun."""
+        return not (self._in_frame or self._rest or self._payload)
+
+    def _begin(self) -> None:
+        kind, length = self._rest[0], int.from_bytes(self._rest[1:], "big")
+        if kind > Kind.END or length > PART_SIZE:
+            raise InternalFailure("What came is not a call of Portico: a frame cannot begin so.")
+        self._rest.clear()
+        self._kind, self._missing, self._in_frame = Kind(kind), length, True
+
+
+def _head(kind: Kind, length: int) -> bytes:
+    return bytes((kind,)) + length.to_bytes(4, "big")
