@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -108,6 +109,8 @@ def get_when_up(port: int) -> bytes:
 
 def wrk(port: int, host: str, *, connections: int, seconds: int) -> dict[str, float]:
     """Requests per second, and the latency's median and 99th percentile in ms."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk makes the load of this measurement, and is not installed: apt install wrk")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-H", f"Host: {host}"]
     out = subprocess.run([*command, f"http://127.0.0.1:{port}/"], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
