@@ -1,6 +1,6 @@
 """All measurements, one after the other."""
 
-from bench import cold, idle_memory, reload, throughput
+from bench import calls, cold, idle_memory, reload, throughput
 
-for measurement in (cold, reload, throughput, idle_memory):
+for measurement in (cold, reload, throughput, idle_memory, calls):
     measurement.main()

@@ -21,6 +21,7 @@ INTERRUPTED = 130
 _VERBS = {
     "serve": Verb("portico.cli.serve:serve", "Run an app for as long as this command runs, and reload it on changes."),
     "deploy": Verb("portico.cli.deploy:deploy", "Put an app up for good, or bring it up to date."),
+    "run": Verb("portico.cli.run:run", "Run a function, or a local entrypoint, with an app that lives as long."),
     "app": Verb("portico.cli.app:app", "List, look at, stop and roll back apps; read their logs."),
     "up": Verb("portico.cli.up:up", "Run the server."),
     "down": Verb("portico.cli.down:down", "End the server."),

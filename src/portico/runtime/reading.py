@@ -9,6 +9,7 @@ from types import ModuleType
 from portico.model.errors import Error, InvalidError
 from portico.runtime import loader, sources, tracebacks
 from portico.runtime.references import Reference, resolve
+from portico.runtime.runnables import runnables
 from portico.sdk.app import App
 from portico.wire.reading import ReadReply, ReadRequest
 
@@ -51,7 +52,7 @@ def _describe(reference: Reference, name: str | None, module: ModuleType, variab
         for name in loader.unregistered(module)
     ]
     spec = app.spec(replace(reference.entry, app=variable), name=name, warnings=[*found.warnings, *forgotten])
-    return ReadReply(spec=spec, sources=found.files, watch=found.watch)
+    return ReadReply(spec=spec, sources=found.files, watch=found.watch, runnables=runnables(app))
 
 
 def _usage(error: Error, reference: Reference | None = None, watch: list[str] | None = None) -> ReadReply:

@@ -225,6 +225,11 @@ class App:
         return self._functions
 
     @property
+    def entrypoints(self) -> Mapping[str, LocalEntrypoint[..., Any]]:
+        """Its local entrypoints, by name."""
+        return self._entrypoints
+
+    @property
     def included(self) -> Sequence[App]:
         """The apps that were included in it."""
         return self._included

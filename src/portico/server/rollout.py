@@ -198,7 +198,7 @@ class Rollouts:
         spec = replace(request.spec, name=request.name or request.spec.name or request.spec.entry.module)
         lines = self._logs.app(app_id).follow(None)
         try:
-            async for event in stream(lambda emit: self._bring_up(app_id, spec, request.bundle, suffix, emit)):
+            async for event in stream(lambda emit: self._bring_up(app_id, spec, request, suffix, emit)):
                 yield event
             async for line in lines:
                 yield line
@@ -210,18 +210,19 @@ class Rollouts:
             self._bridge.post(self._data.stop, app_id)
             self._logs.app(app_id).end()
 
-    async def _bring_up(self, app_id: str, spec: AppSpec, bundle: Bundle, suffix: str, emit: Emit) -> None:
+    async def _bring_up(self, app_id: str, spec: AppSpec, request: EphemeralRequest, suffix: str, emit: Emit) -> None:
         assert spec.name is not None
         check_object_name(spec.name, "app")
         self._check(spec)
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
-        release = await self._prepare(app_id, 0, spec, bundle, emit, suffix=suffix, ephemeral=True)
+        release = await self._prepare(app_id, 0, spec, request.bundle, emit, suffix=suffix, ephemeral=True)
         for loser, name in await self._bridge.call(self._data.check_labels, release):
             emit(Warned(f"Took over a label from the running app {name!r}."))
             self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
         await self._bridge.call(self._data.install, release)
-        await self._bridge.call(self._data.rouse, app_id)
+        if request.rouse:
+            await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
         emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))

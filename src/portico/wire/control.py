@@ -59,12 +59,13 @@ class DeployRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EphemeralRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Serve this app for as long as the connection lives."""
+    """Serve this app for as long as the connection lives. rouse: start a first container of each endpoint at once."""
 
     spec: AppSpec
     bundle: Bundle
     name: str | None = None
     dev_suffix: str = "dev"
+    rouse: bool = True
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True):
