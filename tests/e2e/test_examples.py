@@ -27,6 +27,7 @@ USES: dict[str, list[Use] | None] = {
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
     "hello.py": [Use("hello", "Hello world!")],
     "map_stream.py": [Use("stream_parallel", "".join(f"segment {i}\n" for i in range(10)))],
     "pkg/__init__.py": None,

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.lifespan import Lifespan
+from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
 from portico.wire.container import Cancel, Stop
 
@@ -38,6 +40,7 @@ class Server:
         self._threads = max(max_inputs, _FRAMEWORK_THREADS)
         self._explain = explain
         self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
+        self._tunnels = endpoint.tunnels
         self._guard = Guard(endpoint.app, done=done, explain=explain, in_threads=self._in_threads)
         self._state = ServerState()
         self._state.connections = _Connections()
@@ -51,10 +54,11 @@ class Server:
         self._limiter = _thread_limiter(self._threads)
         if self._lifespan is not None:
             await self._lifespan.startup()
-        config = _config(self._guard)
+        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol())
+        protocol = _TunnelProtocol if self._tunnels else HttpToolsProtocol
         app_state = self._lifespan.state if self._lifespan is not None else {}
         server = await loop.create_unix_server(
-            lambda: HttpToolsProtocol(config, self._state, app_state, loop), self._path, backlog=2048
+            lambda: protocol(config, self._state, app_state, loop), self._path, backlog=2048
         )
         loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
         on_ready()
@@ -109,6 +113,48 @@ class Server:
         return () if self._limiter is None else self._limiter.statistics().borrowers
 
 
+class _TunnelProtocol(HttpToolsProtocol):
+    """A request to upgrade is a request like any other here, with a tunnel: its app may take the connection over."""
+
+    _tunnel: Tunnel | None = None
+
+    def on_headers_complete(self) -> None:
+        upgrade = self.parser.should_upgrade()
+        if upgrade:
+            self._tunnel = Tunnel(self.transport)
+            self.scope["extensions"] = {EXTENSION: self._tunnel}  # type: ignore[dict-item]  # it goes no further than to us
+        super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False  # what follows on the connection is not for the parser, whatever is answered
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._tunnel is not None and (rest := data[upgrade.args[0] :]):
+                self._tunnel.from_client(rest)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._tunnel is not None:
+            self._tunnel.client_is_slow()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._tunnel is not None:
+            self._tunnel.client_is_ready()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._tunnel is not None:
+            self._tunnel.client_has_gone()
+
+
 class _Connections(set[Any]):
     """The open connections, as uvicorn's protocols keep them; one can wait for the last to go."""
 
@@ -144,13 +190,13 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _config(app: Guard) -> uvicorn.Config:
+def _config(app: Guard, ws: Any) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
-        ws=_websocket_protocol(),
+        ws=ws,
         ws_max_size=_WS_MAX_SIZE,
         log_config=None,
         access_log=False,

@@ -10,6 +10,7 @@ from portico.model.errors import InvalidError, UnsupportedError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import calls
 from portico.runtime.asgi import App
+from portico.runtime.wsgi import WsgiApp
 
 Function = Callable[..., Any]
 
@@ -20,16 +21,17 @@ class Endpoint:
 
     app: App
     lifespan: bool  # whether the app may want one
+    tunnels: bool = False  # whether it gets requests to upgrade as requests, with a Tunnel
 
 
 def build(spec: FunctionSpec, function: Function) -> Endpoint:
     """The app of a function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
     if spec.web is None:
         return Endpoint(calls.Called(spec, function), lifespan=False)
-    return _BUILDERS[spec.web.kind](spec.web, function)
+    return _BUILDERS[spec.web.kind](spec, spec.web, function)
 
 
-def _fastapi_endpoint(web: WebSpec, function: Function) -> Endpoint:
+def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     try:  # FastAPI is big, and an image may be without it
         from fastapi import FastAPI
         from fastapi.middleware.cors import CORSMiddleware
@@ -45,20 +47,28 @@ def _fastapi_endpoint(web: WebSpec, function: Function) -> Endpoint:
     return Endpoint(cors, lifespan=False)
 
 
-def _asgi_app(web: WebSpec, function: Function) -> Endpoint:
+def _asgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     app = function()
     if not callable(app):
         raise InvalidError(f"An `asgi_app` function has to return an ASGI app, not {type(app).__name__}.")
     return Endpoint(app, lifespan=True)
 
 
-def _not_yet(web: WebSpec, function: Function) -> Endpoint:
-    raise UnsupportedError(f"`{web.kind}` is not supported yet; `fastapi_endpoint` and `asgi_app` are.")
+def _wsgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
+    app = function()
+    if not callable(app):
+        raise InvalidError(f"A `wsgi_app` function has to return a WSGI app, not {type(app).__name__}.")
+    threads = 1 if spec.single_use_containers else spec.concurrency.max_inputs
+    return Endpoint(WsgiApp(app, threads), lifespan=False, tunnels=True)
 
 
-_BUILDERS: dict[WebKind, Callable[[WebSpec, Function], Endpoint]] = {
+def _not_yet(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
+    raise UnsupportedError(f"`{web.kind}` is not supported yet; `fastapi_endpoint`, `asgi_app` and `wsgi_app` are.")
+
+
+_BUILDERS: dict[WebKind, Callable[[FunctionSpec, WebSpec, Function], Endpoint]] = {
     WebKind.FASTAPI_ENDPOINT: _fastapi_endpoint,
     WebKind.ASGI_APP: _asgi_app,
-    WebKind.WSGI_APP: _not_yet,
+    WebKind.WSGI_APP: _wsgi_app,
     WebKind.WEB_SERVER: _not_yet,
 }

@@ -37,7 +37,7 @@ from portico.wire.control import (
 
 Emit = Callable[[Event], None]
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
-_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP])
+_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP, WebKind.WSGI_APP])
 
 
 def new_app_id() -> str:

@@ -177,9 +177,9 @@ def no_start():
 
 
 @app.function()
-@modal.wsgi_app()
-def wsgi():
-    return lambda environ, start_response: []
+@modal.web_server(8000)
+def web_server():
+    pass
 """
 
 
@@ -328,7 +328,7 @@ def a_start(
 ) -> ContainerStart:
     """How to start a container of one of the app's functions; the rest goes into its FunctionSpec."""
     kind = WebKind.ASGI_APP if function in ("lifespan", "no_start", "socket") else WebKind.FASTAPI_ENDPOINT
-    kind = WebKind.WSGI_APP if function == "wsgi" else kind
+    kind = WebKind.WEB_SERVER if function == "web_server" else kind
     return ContainerStart(
         container_id=f"ct-{secrets.token_hex(8)}",
         app_id="ap-cases",

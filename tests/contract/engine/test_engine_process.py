@@ -109,11 +109,11 @@ async def test_a_start_that_takes_too_long_fails(engine: ProcessEngine, bundle: 
 
 
 async def test_a_kind_of_endpoint_that_is_not_supported_is_refused(engine: ProcessEngine, bundle: Path) -> None:
-    """`wsgi_app` says so, and does not start."""
-    _, recorder = start(engine, bundle, "wsgi")
+    """`web_server` says so, and does not start."""
+    _, recorder = start(engine, bundle, "web_server")
     failure = await recorder.until("failed")
     assert isinstance(failure, StartFailure)
-    assert failure.cause.startswith("`wsgi_app` is not supported yet")
+    assert failure.cause.startswith("`web_server` is not supported yet")
 
 
 async def test_a_working_folder_that_is_not_there_is_named(engine: ProcessEngine, bundle: Path) -> None:

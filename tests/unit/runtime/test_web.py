@@ -113,11 +113,23 @@ def test_an_asgi_function_that_returns_no_app_is_refused() -> None:
         build(a_spec(WebKind.ASGI_APP), lambda: None)
 
 
-@pytest.mark.parametrize("kind", [WebKind.WSGI_APP, WebKind.WEB_SERVER])
-def test_what_is_not_supported_says_so(kind: WebKind) -> None:
+def test_a_wsgi_function_is_called_once_for_its_app() -> None:
+    """What it returns is run below ASGI; it has no lifespan."""
+    calls: list[int] = []
+    endpoint = build(a_spec(WebKind.WSGI_APP), lambda: calls.append(1) or (lambda environ, start_response: []))
+    assert (calls, endpoint.lifespan, endpoint.tunnels) == ([1], False, True)
+
+
+def test_a_wsgi_function_that_returns_no_app_is_refused() -> None:
+    """The error says what came instead."""
+    with pytest.raises(InvalidError, match="a WSGI app, not NoneType"):
+        build(a_spec(WebKind.WSGI_APP), lambda: None)
+
+
+def test_what_is_not_supported_says_so() -> None:
     """The error names the decorator."""
-    with pytest.raises(UnsupportedError, match=f"`{kind.value}` is not supported yet"):
-        build(a_spec(kind), square)
+    with pytest.raises(UnsupportedError, match="`web_server` is not supported yet"):
+        build(a_spec(WebKind.WEB_SERVER), square)
 
 
 def test_a_function_without_a_web_decorator_is_there_to_be_called() -> None:

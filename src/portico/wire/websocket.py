@@ -1,0 +1,91 @@
+"""WebSocket frames (RFC 6455, section 5), counted as they pass. Their payload is never looked at."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
+TOO_BIG: Final = 1009
+RESTART: Final = 1012
+
+_FINAL: Final = 0x80
+_COMPRESSED: Final = 0x40
+_CLOSE: Final = 0x8
+_FIRST_CONTROL: Final = 0x8
+
+
+class FrameCounter:
+    """One direction of one WebSocket. Messages of more than `limit` bytes do not pass.
+
+    A compressed message counts as it is on the wire. What cannot be compressed grows there: by 5 bytes in each of
+    deflate's blocks, of 2,048 bytes and more as the usual libraries set it up. So it may be 1/128 longer.
+    """
+
+    def __init__(self, limit: int = MAX_MESSAGE) -> None:
+        self.limit = limit
+        self.too_large = False  # a frame was stopped, and everything behind it
+        self._closing = False
+        self._header = b""  # the beginning of a header, held back until the rest of it is there
+        self._payload = 0  # bytes of the current frame that are still to come
+        self._message = 0  # bytes of the current message in the frames before
+        self._allowance = 0  # bytes that this message may have beyond the limit
+
+    def __repr__(self) -> str:
+        return f"<FrameCounter {self._message} B{' closed' if self.closed else ''}{' stopped' * self.too_large}>"
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether what has passed ends with the end of a frame."""
+        return self.too_large or not self._payload
+
+    @property
+    def closed(self) -> bool:
+        """Whether a Close frame has come, in whole."""
+        return self._closing and not self._payload
+
+    def feed(self, data: bytes) -> bytes:
+        """Count these bytes; those that may pass. A header passes when it is complete."""
+        if self._header:
+            data = self._header + data
+        stop = 0 if self.too_large else None
+        position = self._payload
+        while position < len(data):
+            length = self._frame(data, position)
+            if length is None:
+                break
+            if self.too_large and stop is None:
+                stop = position
+            position += length
+        self._header = data[position:]
+        self._payload = max(0, position - len(data))
+        return data[: position if stop is None else stop]
+
+    def _frame(self, data: bytes, at: int) -> int | None:
+        """The length of the frame that begins here, header and payload; None when its header is incomplete."""
+        if len(data) < at + 2:
+            return None
+        first, second = data[at], data[at + 1]
+        extended = {126: 2, 127: 8}.get(second & 0x7F, 0)
+        header = 2 + extended + (4 if second & 0x80 else 0)
+        if len(data) < at + header:
+            return None
+        payload = int.from_bytes(data[at + 2 : at + 2 + extended], "big") if extended else second & 0x7F
+        self._count(first, payload)
+        return header + payload
+
+    def _count(self, first: int, payload: int) -> None:
+        opcode = first & 0x0F
+        if opcode >= _FIRST_CONTROL:
+            self._closing = self._closing or opcode == _CLOSE
+            return
+        if opcode:
+            self._allowance = self.limit >> 7 if first & _COMPRESSED else 0
+        self._message += payload
+        self.too_large = self.too_large or self._message > self.limit + self._allowance
+        if first & _FINAL:
+            self._message = 0
+
+
+def close_frame(code: int, *, masked: bool = False) -> bytes:
+    """A Close frame with this code; `masked` as a client sends it."""
+    return (b"\x88\x82\0\0\0\0" if masked else b"\x88\x02") + code.to_bytes(2, "big")

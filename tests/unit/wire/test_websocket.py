@@ -1,0 +1,113 @@
+"""Counting WebSocket frames, wherever the reads cut them."""
+
+from __future__ import annotations
+
+import pytest
+
+from portico.wire.websocket import FrameCounter, close_frame
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING = 1, 2, 0, 8, 9
+
+
+def frame(opcode: int, payload: bytes, *, final: bool = True, masked: bool = False, compressed: bool = False) -> bytes:
+    first = opcode | 0x80 * final | 0x40 * compressed
+    size, mask = len(payload), 0x80 * masked
+    if size < 126:
+        head = bytes([first, mask | size])
+    elif size < 65536:
+        head = bytes([first, mask | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([first, mask | 127]) + size.to_bytes(8, "big")
+    return head + b"\0\0\0\0" * masked + payload
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+STREAM = (
+    frame(TEXT, b"hello", masked=True)
+    + frame(BINARY, b"x" * 300, final=False)
+    + frame(PING, b"")
+    + frame(CONTINUATION, b"y" * 66_000, masked=True)
+    + frame(TEXT, b"")
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 65536, len(STREAM)])
+def test_what_is_small_enough_passes_unchanged(size: int) -> None:
+    """However it is cut, nothing is lost, added or reordered."""
+    counter = FrameCounter()
+    passed = b"".join(counter.feed(piece) for piece in pieces(STREAM, size))
+    assert passed == STREAM
+    assert not counter.too_large
+    assert counter.between_frames
+    assert not counter.closed
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("payload", [100, 126, 70_000])
+@pytest.mark.parametrize("size", [1, 3, 10_000_000])
+def test_a_frame_that_is_too_large_does_not_begin_to_pass(size: int, payload: int, masked: bool) -> None:
+    """What was before it does; of its header, not a byte; and nothing of what follows."""
+    before, behind = frame(TEXT, b"1234"), frame(TEXT, b"after")
+    stream = before + frame(BINARY, b"x" * payload, masked=masked) + behind
+    counter = FrameCounter(limit=payload - 1)
+    passed = b"".join(counter.feed(piece) for piece in pieces(stream, size))
+    assert passed == before
+    assert counter.too_large
+    assert counter.between_frames
+
+
+def test_a_message_is_as_large_as_all_its_frames() -> None:
+    """Fragments add up, and control frames between them do not count."""
+    counter = FrameCounter(limit=10)
+    fitting = frame(TEXT, b"12345", final=False) + frame(PING, b"x" * 100) + frame(CONTINUATION, b"12345")
+    assert counter.feed(fitting * 2) == fitting * 2
+    first = frame(TEXT, b"12345", final=False)
+    assert counter.feed(first + frame(CONTINUATION, b"123456", final=False)) == first
+    assert counter.too_large
+
+
+def test_compression_that_does_not_compress_costs_no_message() -> None:
+    """A compressed message may be a little longer on the wire than it is."""
+    assert not _is_too_large(frame(BINARY, b"x" * 2_576, compressed=True), limit=2_560)
+    assert _is_too_large(frame(BINARY, b"x" * 2_576), limit=2_560)
+    assert _is_too_large(frame(BINARY, b"x" * 2_600, compressed=True), limit=2_560)
+
+
+def _is_too_large(data: bytes, limit: int) -> bool:
+    counter = FrameCounter(limit)
+    counter.feed(data)
+    return counter.too_large
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_close_frame_is_seen_when_it_is_whole(stopped: bool) -> None:
+    """Also behind a frame that was too large."""
+    counter = FrameCounter(limit=3)
+    if stopped:
+        counter.feed(frame(TEXT, b"too large"))
+    close = close_frame(1000, masked=True)
+    counter.feed(close[:-1])
+    assert not counter.closed
+    counter.feed(close[-1:])
+    assert counter.closed
+
+
+def test_a_counter_knows_when_it_is_inside_a_frame() -> None:
+    """A header that is held back is not inside."""
+    counter = FrameCounter()
+    data = frame(TEXT, b"hello")
+    assert counter.feed(data[:1]) == b""
+    assert counter.between_frames
+    assert counter.feed(data[1:4]) == data[:4]
+    assert not counter.between_frames
+    counter.feed(data[4:])
+    assert counter.between_frames
+
+
+def test_a_close_frame_is_what_the_standard_says() -> None:
+    """Its code is the payload; a client's frame has a mask."""
+    assert close_frame(1009) == frame(CLOSE, b"\x03\xf1")
+    assert close_frame(1009, masked=True) == frame(CLOSE, b"\x03\xf1", masked=True)
