@@ -26,6 +26,7 @@ from portico.runtime.tunnel import EXTENSION, Tunnel
 WsgiCallable = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 WINDOW: Final = 64 * 1024  # bytes
+_SOCKET: Final = "werkzeug.socket"  # the name by which simple-websocket, and with it flask-sock, looks for it
 _BODYLESS: Final = frozenset([204, 304])
 _HOP_BY_HOP: Final = frozenset(["connection", "keep-alive", "transfer-encoding", "trailer", "te", "upgrade"])
 
@@ -50,7 +51,7 @@ class WsgiApp:
         tunnel: Tunnel | None = scope.get("extensions", {}).get(EXTENSION)
         connection = None
         if tunnel is not None:
-            connection = environ["werkzeug.socket"] = await tunnel.open()  # the name by which libraries look for it
+            connection = environ[_SOCKET] = await tunnel.open()
         self._threads.submit(contextvars.copy_context().run, _run, self._app, environ, response, connection)
         try:
             await _pass_on(response, send, body, tunnel)
