@@ -11,8 +11,13 @@ import tempfile
 import traceback
 from typing import Any
 
+from portico.client import answers
+from portico.client import calls as calls  # what containers call functions with, imported ahead
+from portico.client import loops as loops
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import serve, web
+from portico.wire import codec
+from portico.wire.calls import Kind
 from portico.wire.container import Stop
 
 _GET = b"GET /?x=1 HTTP/1.1\r\nhost: warm\r\n\r\n"
@@ -23,8 +28,9 @@ _POST = b'POST / HTTP/1.1\r\nhost: warm\r\ncontent-type: application/json\r\ncon
 def generate() -> None:
     """Warm this process. What fails is said on stderr."""
     try:
-        _answer(_get_endpoint(), "GET", [_GET, _INVALID])
-        _answer(_post_endpoint(), "POST", [_POST])
+        _answer(_web("GET"), _get_endpoint(), [_GET, _INVALID])
+        _answer(_web("POST"), _post_endpoint(), [_POST])
+        _answer(None, _called(), [b"".join(answers.request("warm", Kind.CALL, codec.dump(((1,), {}), "")))])
     except Exception:
         traceback.print_exc()
 
@@ -50,9 +56,20 @@ def _post_endpoint() -> web.Function:
     return post
 
 
-def _answer(function: web.Function, method: str, requests: list[bytes]) -> None:
-    """Build this endpoint, serve it as a container does, and let it answer these requests."""
-    spec = FunctionSpec(name="warm", module="", qualname="", web=WebSpec(kind=WebKind.FASTAPI_ENDPOINT, method=method))
+def _called() -> web.Function:
+    async def echo(x: int) -> int:  # a sync one would start a thread
+        return x
+
+    return echo
+
+
+def _web(method: str) -> WebSpec:
+    return WebSpec(kind=WebKind.FASTAPI_ENDPOINT, method=method)
+
+
+def _answer(kind: WebSpec | None, function: web.Function, requests: list[bytes]) -> None:
+    """Build this function's app, serve it as a container does, and let it answer these requests."""
+    spec = FunctionSpec(name="warm", module="", qualname="", web=kind)
     loop = serve.new_loop()
     try:
         with tempfile.TemporaryDirectory() as folder:
