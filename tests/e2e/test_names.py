@@ -114,3 +114,13 @@ def test_names_are_made_fit_for_host_names(shared: Machine) -> None:
     url = shared.deploy("odd.py")["Square_It"]
     assert url == f"http://acme--my-app-v2-square-it.localhost:{shared.port}"
     assert shared.request(f"{url}/?x=3".replace("acme--my-app", "ACME--My-App")).json == {"square": 9}
+
+
+def test_a_container_finds_the_address_of_another_apps_function(shared: Machine) -> None:
+    """By its name, as a script does."""
+    head = "import modal\n\napp = modal.App({!r})\n\n\n"
+    text = head + "@app.function()\n@modal.fastapi_endpoint()\ndef f():\n    return {}\n"
+    shared.write("callee.py", text.format("callee", "1"))
+    shared.write("asker.py", text.format("asker", 'modal.Function.from_name("callee", "f").get_web_url()'))
+    url = shared.deploy("callee.py")["f"]
+    assert shared.request(shared.deploy("asker.py")["f"]).json == url

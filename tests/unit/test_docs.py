@@ -85,7 +85,7 @@ def _looked_up(node: ast.AST) -> set[str]:
         case ast.Call(func=ast.Attribute(value=owner, attr="get" | "pop"), args=[ast.Constant(value=str(name)), *_]):
             return {name} if ast.unparse(owner).endswith("environ") else set()
         case ast.Subscript(value=owner, slice=ast.Constant(value=str(name))):
-            return {name} if ast.unparse(owner).endswith("environ") else set()
+            return {name} if ast.unparse(owner).endswith("environ") and name.isupper() else set()
         case ast.keyword(arg="envvar", value=ast.Constant(value=str(name))):
             return {name}
         case ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(name)), *_]):

@@ -21,7 +21,7 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, clean_environment, spec_of
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
-from portico.client.settings import environment_of, load_settings
+from portico.client.settings import load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -116,7 +116,7 @@ class _Local:
     def __init__(
         self, settings: Settings, request: ReadRequest, runnable: Runnable, given: Given, write_result: str | None
     ) -> None:
-        self._environment = clean_environment() | environment_of(settings)
+        self._environment = clean_environment() | settings.variables
         self._order = running.Order(
             request=request,
             name=runnable.name,

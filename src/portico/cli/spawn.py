@@ -18,7 +18,6 @@ from portico.cli.ports import holder, is_free, next_free
 from portico.cli.reading import clean_environment
 from portico.cli.terminal import Terminal
 from portico.client.control import ControlClient
-from portico.client.settings import environment_of
 from portico.model import errors
 from portico.model.settings import Settings
 from portico.wire.control import Problem, ServerInfo
@@ -141,7 +140,7 @@ class Attachment:
                 stdout=log,
                 stderr=log,
                 cwd=self._settings.home,
-                env=clean_environment() | environment_of(self._settings),
+                env=clean_environment() | self._settings.variables,
                 pass_fds=handed,
                 start_new_session=True,  # it outlives the terminal, and Ctrl-C is not for it
             )

@@ -34,16 +34,6 @@ def calls_socket(environ: Mapping[str, str] | None = None) -> str:
     return environ.get(SOCKET_VARIABLE) or str(load_settings(environ).calls_socket)
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The variables from which `load_settings` makes these settings again, for a process that we start."""
-    return {
-        "PORTICO_HOME": str(settings.home),
-        "PORTICO_WORKSPACE": settings.workspace,
-        "PORTICO_LISTEN": settings.listen,
-        "PORTICO_DOMAIN": settings.domain,
-    }
-
-
 def _home(given: str | None) -> Path:
     if given:
         return Path(given).expanduser().absolute()

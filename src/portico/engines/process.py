@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
 from portico.engines.template import Template
 from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, ContainerEvents, ContainerStart, OutputSink, StartFailure
-from portico.wire.calls import SOCKET_VARIABLE
 
 _PATIENCE = 5.0  # seconds that killed processes may take to vanish
 
@@ -19,17 +18,17 @@ class ProcessEngine:
     """See `model.ports.Engine`. All of it runs on one loop.
 
     run_dir: the folder for sockets, kept short: a socket's path has at most 107 bytes. sink: takes what containers
-    print. idle_template_seconds: how long a template that is not kept stays without containers. calls_socket: where
-    containers call functions.
+    print. idle_template_seconds: how long a template that is not kept stays without containers. told: variables
+    for the environment of containers.
     """
 
     def __init__(
-        self, run_dir: Path, sink: OutputSink, *, idle_template_seconds: float = 600.0, calls_socket: Path | None = None
+        self, run_dir: Path, sink: OutputSink, *, idle_template_seconds: float = 600.0, told: Mapping[str, str] = {}
     ) -> None:
         self._folder = run_dir / "c"
         self._sink = sink
         self._idle_seconds = idle_template_seconds
-        self._told = {} if calls_socket is None else {SOCKET_VARIABLE: str(calls_socket)}
+        self._told = dict(told)
         self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
         self._templates: set[Template] = set()  # all of which anything is left
         self._kept: frozenset[str] = frozenset()

@@ -39,6 +39,16 @@ class Settings:
         return self
 
     @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that say the same, for a process that we start."""
+        return {
+            "PORTICO_HOME": str(self.home),
+            "PORTICO_WORKSPACE": self.workspace,
+            "PORTICO_LISTEN": self.listen,
+            "PORTICO_DOMAIN": self.domain,
+        }
+
+    @property
     def listen_host(self) -> str:
         """The address to bind, without the brackets of IPv6."""
         return self.listen.rpartition(":")[0].strip("[]")

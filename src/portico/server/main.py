@@ -25,6 +25,7 @@ from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
 from portico.server.dataplane import Bridge, DataPlane
 from portico.store.check import check_database
+from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
 
 log = logging.getLogger("portico.server")
@@ -81,7 +82,8 @@ class _Server:
         run_dir = settings.run_dir
         bridge = Bridge(loop)
         control = ControlPlane(settings)
-        engine = ProcessEngine(run_dir, control.logs, calls_socket=settings.calls_socket)
+        told = settings.variables | {SOCKET_VARIABLE: str(settings.calls_socket)}
+        engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
         data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portico.client.settings import environment_of, load_settings
+from portico.client.settings import load_settings
 from portico.model.errors import InvalidError
 
 
@@ -64,4 +64,4 @@ def test_nonsense_names_the_variable(name, value):
 def test_environment_round_trip(tmp_path):
     """A process started with these variables has the same settings."""
     settings = load_settings({"PORTICO_HOME": str(tmp_path), "PORTICO_WORKSPACE": "acme"})
-    assert load_settings(environment_of(settings)) == settings
+    assert load_settings(settings.variables) == settings
