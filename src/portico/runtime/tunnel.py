@@ -116,6 +116,8 @@ class Tunnel(asyncio.Protocol):
         early, self._early = self._early, []
         for data in early:
             self.from_client(data)
+        if self._closed.done():  # the client has not waited for it
+            self._app.close()
 
     def data_received(self, data: bytes) -> None:
         self._used = True

@@ -194,6 +194,17 @@ async def test_a_client_that_leaves_ends_the_apps_socket(tmp_path: Path, capsys:
     assert capsys.readouterr().err == ""
 
 
+async def test_a_client_that_leaves_at_once_ends_the_apps_socket_too(tmp_path: Path) -> None:
+    """The app finds it at its end, and the input ends."""
+    async with serving(speaking(echo), tmp_path) as served:
+        connection = await served.connect(UPGRADE)
+        await connection.writer.drain()
+        connection.leave()
+        await asyncio.sleep(0)
+        served.cancel("in-1")
+        assert await served.done.get() == "in-1"
+
+
 async def test_a_message_of_the_client_that_is_too_large_is_1009(tmp_path: Path) -> None:
     """Both sides are told; one of just the right size passes before it."""
     heard: list[bytes] = []
