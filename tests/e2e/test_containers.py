@@ -266,12 +266,18 @@ def test_a_container_knows_that_it_is_one(shared: Machine, urls: dict[str, str])
 
 
 def test_the_servers_environment_does_not_leak_into_containers(machine: Machine) -> None:
-    """Neither its secrets nor its own settings."""
+    """Neither its secrets nor its own settings; a container is told only where its server lives."""
     machine.env |= {"AWS_SECRET_ACCESS_KEY": "hidden", "PYTHONPATH": str(machine.folder), "SOME_SETTING": "1"}
     machine.write("probe.py", PROBE)
     found = machine.request(machine.deploy("probe.py")["surroundings"]).json
     assert isinstance(found, dict)
-    assert not found["env"].keys() & {"AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "SOME_SETTING", "PORTICO_HOME", "NO_COLOR"}
+    assert not found["env"].keys() & {
+        "AWS_SECRET_ACCESS_KEY",
+        "PYTHONPATH",
+        "SOME_SETTING",
+        "PORTICO_DOMAIN",
+        "NO_COLOR",
+    }
     assert not found["env"].keys() & {"PORTICO_LISTEN", "PORTICO_WORKSPACE", "PYTHONDONTWRITEBYTECODE"}
 
 

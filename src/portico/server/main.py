@@ -82,7 +82,8 @@ class _Server:
         run_dir = settings.run_dir
         bridge = Bridge(loop)
         control = ControlPlane(settings)
-        told = settings.variables | {SOCKET_VARIABLE: str(settings.calls_socket)}
+        # where their server lives, for look-ups and calls; none of its other settings
+        told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
         data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
