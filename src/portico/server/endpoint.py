@@ -29,6 +29,8 @@ class FunctionEndpoint:
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
         if self._held is not None:
+            if len(self._held) >= QUEUE_LIMIT:
+                return QUEUE_FULL
             self._held[waiter] = input_id
             return None
         return self.supervisor.lease(waiter, input_id)

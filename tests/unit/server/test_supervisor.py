@@ -380,6 +380,17 @@ async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench:
     assert following.pool.running == 1
 
 
+async def test_a_held_endpoint_keeps_no_more_inputs_than_a_queue(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is the same."""
+    monkeypatch.setattr("portico.server.endpoint.QUEUE_LIMIT", 1)
+    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint.hold()
+    assert endpoint.lease(Input(), "in-1") is None
+    refusal = endpoint.lease(Input(), "in-2")
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == 429
+
+
 async def test_those_who_wait_for_an_old_version_move_to_the_new_one(bench: Bench) -> None:
     """Nothing is lost in a deploy."""
     endpoint = FunctionEndpoint(bench.supervisor)
