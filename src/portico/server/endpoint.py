@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
-from portico.server.supervisor import Counts, Supervisor
+from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
 
 
 class FunctionEndpoint:
