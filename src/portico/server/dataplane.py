@@ -22,11 +22,14 @@ from portico.model.errors import NotFoundError, StartError
 from portico.model.naming import call_host
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, Passage, Unavailable
+from portico.server.seat import Seat
 from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN, STORED_HOST, calls_host
 
 log = logging.getLogger("portico.dataplane")
 
+NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -83,17 +86,22 @@ class Bridge:
 
 
 class CallDirectory:
-    """The directory of the calls' socket: each host is a function. Before the apps are up, callers wait."""
+    """The directory of the calls' socket: each host is a function, or leads to the desk, where calls are stored and
+    functions are asked about. Before the apps are up, callers wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: str) -> None:
         self.table: CallTable[Endpoint] = CallTable()
+        self._desk = Passage(desk)
         self._gates: dict[str, Gate] | None = {}
 
     def find(self, host: str) -> Endpoint | Refusal:
         """See `ingress.ports.Directory`."""
-        found = self.table.get(host)
+        spawns, controls = host.endswith(SPAWN_DOMAIN), host.endswith(CONTROL_DOMAIN)
+        found = self.table.get(calls_host(host) if spawns or controls else host)
         if found is not None:
-            return found
+            return self._desk if controls or (spawns and not isinstance(found, HasUrl)) else found
+        if host == STORED_HOST and self._gates is None:
+            return self._desk
         return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
 
     def booted(self) -> None:
@@ -111,7 +119,7 @@ class CallDirectory:
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
-    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog) -> None:
+    def __init__(self, domain: str, control: str, desk: str, engine: Engine, system_log: SystemLog) -> None:
         self._domain = domain
         self._control = Passage(control)
         self._engine = engine
@@ -123,7 +131,7 @@ class DataPlane:
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
-        self.calls = CallDirectory()
+        self.calls = CallDirectory(desk)
         self.ingress = Ingress(self, self._loop)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -217,6 +225,33 @@ class DataPlane:
         self._routes.assign(app_id, app_name, dict.fromkeys(labels, Unavailable(refusal)), ephemeral=False)
         self.ingress.routes_changed()
 
+    def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
+        """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
+        app = self._apps.get(app_id)
+        if app is None:
+            seat.refused(NOT_UP)
+        elif function not in app.endpoints:
+            seat.refused(pages.INVALID_CALL)
+        else:
+            seat.ask(app.endpoints[function], input_id)
+
+    def function(self, app_id: str, function: str) -> FunctionSpec | None:
+        """What the live version of an app says about a function."""
+        endpoint = self.endpoint(app_id, function)
+        return endpoint.supervisor.function if endpoint is not None else None
+
+    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
+        """A function of a living app."""
+        app = self._apps.get(app_id)
+        return app.endpoints.get(function) if app is not None else None
+
+    def called_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that this host of the calls' socket means."""
+        target = self.calls.table.get(host)
+        if isinstance(target, HasUrl):
+            return target.function
+        return target if isinstance(target, FunctionEndpoint) else None
+
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
         app = self._apps.get(app_id)
@@ -293,7 +328,7 @@ class DataPlane:
         for name, supervisor in supervisors.items():
             endpoint = app.endpoints.get(name)
             if endpoint is None:
-                app.endpoints[name] = FunctionEndpoint(supervisor)
+                app.endpoints[name] = FunctionEndpoint(supervisor, release.app_id)
             else:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
@@ -330,7 +365,7 @@ def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     hosts: dict[str, Endpoint] = {}
     for name, endpoint in app.endpoints.items():
         url = release.urls.get(name)
-        target: Endpoint = endpoint if url is None else Unavailable(Refusal(405, url, code="invalid"))
+        target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
         for owner in (release.app_id, release.app_name):
             hosts[call_host(release.environment, owner, name)] = target
     return hosts

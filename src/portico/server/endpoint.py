@@ -12,8 +12,9 @@ from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Superviso
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, app_id: str) -> None:
         self.supervisor = supervisor
+        self.app_id = app_id
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
@@ -79,6 +80,14 @@ class Unavailable:
 
     def leave(self, waiter: Waiter) -> None:
         """Nobody waits here."""
+
+
+class HasUrl(Unavailable):
+    """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
+
+    def __init__(self, function: FunctionEndpoint, url: str) -> None:
+        super().__init__(Refusal(405, url, code="invalid"))
+        self.function = function
 
 
 class Gate:

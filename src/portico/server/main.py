@@ -86,7 +86,8 @@ class _Server:
         told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        desk_socket = run_dir / "desk.sock"
+        data = DataPlane(settings.domain, str(public_socket), str(desk_socket), engine, control.logs.system)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -105,6 +106,7 @@ class _Server:
                     address=address,
                     port=port,
                     public_socket=public_socket,
+                    desk_socket=desk_socket,
                     data=data,
                     bridge=bridge,
                     on_stop=lambda: bridge.post(self._ending.set),
@@ -118,6 +120,7 @@ class _Server:
             await self._ending.wait()
         finally:
             log.info("ending")
+            control.drain()
             await data.close(GRACE)
             await control.close()
             with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind

@@ -19,6 +19,7 @@ from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, 
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
+from portico.server.durable import DurableCalls
 from portico.server.logs import LogBook
 from portico.wire import spec as spec_wire
 from portico.wire.control import (
@@ -59,6 +60,7 @@ class Rollouts:
         data: DataPlane,
         bridge: Bridge,
         logs: LogBook,
+        calls: DurableCalls,
     ) -> None:
         self._settings = settings
         self._port = port
@@ -68,6 +70,7 @@ class Rollouts:
         self._data = data
         self._bridge = bridge
         self._logs = logs
+        self._calls = calls
         self._locks: dict[str, asyncio.Lock] = {}
         self.ephemeral_apps: dict[str, Release] = {}
         self.created_at: dict[str, float] = {}
@@ -150,6 +153,7 @@ class Rollouts:
         )
         self.deployed.add(app.id)
         self.deployed_here.add(app.id)
+        self._calls.app_live(app.id)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
 
     async def boot(self) -> None:
@@ -208,6 +212,7 @@ class Rollouts:
             self.ephemeral_apps.pop(app_id, None)
             self.created_at.pop(app_id, None)
             self._bridge.post(self._data.stop, app_id)
+            self._calls.app_ended(app_id)
             self._logs.app(app_id).end()
 
     async def _bring_up(self, app_id: str, spec: AppSpec, request: EphemeralRequest, suffix: str, emit: Emit) -> None:

@@ -19,7 +19,7 @@ from portico.core.scaling import desired, surplus
 from portico.ingress.ports import Refusal, Waiter
 from portico.model.errors import StartError
 from portico.model.ports import Container, ContainerStart, Engine, StartFailure
-from portico.model.spec import FunctionSpec
+from portico.model.spec import Autoscaler, FunctionSpec
 
 log = logging.getLogger("portico.supervisor")
 
@@ -91,6 +91,10 @@ class SlotLease(Lease["Worker", Waiter]):
         self.cancel()
         worker.supervisor.replace(worker)
 
+    def kill(self) -> None:
+        """End the container."""
+        self.member.container.container.kill()
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -119,7 +123,7 @@ class Supervisor:
         self._notify = notify
         self._loop = loop
         concurrency = self.function.concurrency
-        self._autoscaler = self.function.autoscaler
+        self.autoscaler = self.function.autoscaler
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
         self._target = min(concurrency.target, slots)
         self.pool: Pool[Worker, Waiter] = Pool(slots, QUEUE_LIMIT, SlotLease)
@@ -164,6 +168,23 @@ class Supervisor:
     def leave(self, waiter: Waiter) -> bool:
         """The waiter waits no longer; whether it did."""
         return self.pool.leave(waiter)
+
+    @property
+    def room(self) -> int:
+        """Inputs that could begin at once."""
+        members = self.pool.members
+        return sum(member.slots - member.running for member in members if not member.retired)
+
+    def rescale(self, autoscaler: Autoscaler) -> None:
+        """From now on, until the next version."""
+        self.autoscaler = autoscaler
+        if autoscaler.max_containers is not None:
+            # those above the new bound go at once; what runs in them goes on
+            members = sorted(self.pool.members, key=lambda member: member.running)
+            present = [member for member in members if not member.retired]
+            for member in present[: max(0, self.counts.starting + len(present) - autoscaler.max_containers)]:
+                self._retire(member.container)
+        self._scale(self._loop.time())
 
     @property
     def in_use(self) -> bool:
@@ -225,7 +246,7 @@ class Supervisor:
             waiter.granted(cast(SlotLease, following))
         elif member.retired:
             self._retire(worker)
-        elif not member.leases and self._due_at > now + self._autoscaler.scaledown_window:
+        elif not member.leases and self._due_at > now + self.autoscaler.scaledown_window:
             self._scale(now)
 
     def replace(self, worker: Worker) -> None:
@@ -352,7 +373,7 @@ class Supervisor:
         if self._closed:
             return
         pool = self.pool
-        wanted = desired(pool.running, pool.queued, self._target, self._autoscaler)
+        wanted = desired(pool.running, pool.queued, self._target, self.autoscaler)
         counts = self.counts
         present = counts.starting + counts.ready
         due: list[float] = []
@@ -365,7 +386,7 @@ class Supervisor:
                 for _ in range(1 if self._last_failure else wanted - present):
                     self._start()
         elif counts.ready:
-            going, again = surplus(pool.idle(), present, wanted, self._autoscaler.scaledown_window, now)
+            going, again = surplus(pool.idle(), present, wanted, self.autoscaler.scaledown_window, now)
             for member in going:
                 self._retire(member.container)
             if again is not None:
