@@ -25,6 +25,8 @@ from portico.model.version import VERSION
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.durable import DurableCalls
+from portico.server.environment_service import EnvironmentControl
+from portico.server.environments import Environments
 from portico.server.functions import Functions
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
@@ -101,18 +103,19 @@ class ControlPlane:
             return await asyncio.shield(store)
 
         async def calls_opened() -> CallStore:
-            from_sql: CallStore = importlib.import_module("portico.store.calls").SqlCalls(await opened())
-            return from_sql
+            return (await opened()).calls
 
         bodies = FolderBodies(settings.home)
         calls = self._calls = DurableCalls(calls_opened, bodies, outside.data, outside.bridge)
         blobs = FolderBlobs(settings.home)
         images = UvImages(settings.home)
         await images.sweep()
+        environments = Environments(settings.workspace, opened)
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
+            environments=environments,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -121,8 +124,8 @@ class ControlPlane:
             calls=calls,
         )
         apps = Apps(
-            settings,
             store=opened,
+            environments=environments,
             rollouts=self._rollouts,
             data=outside.data,
             bridge=outside.bridge,
@@ -130,7 +133,8 @@ class ControlPlane:
             calls=calls,
         )
         service = Server(outside, self._rollouts)
-        await self._listen(make_app(service, apps, self._rollouts, blobs), settings.control_socket)
+        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts)
+        await self._listen(make_app(service, apps, self._rollouts, blobs, places), settings.control_socket)
         await self._listen(make_public_app(), outside.public_socket)
         await self._listen(make_desk(calls, Functions(outside.data, outside.bridge)), outside.desk_socket)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))

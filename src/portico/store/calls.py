@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.calls import Accepted, Body, CallRecord, CallState, Change, Finished, Outcome, Requeued, Started
 from portico.store.schema import calls
-from portico.store.sql import SqlStore
 
 _ONE = update(calls).where(calls.c.id == bindparam("call_id"))
 _START = _ONE.values(state=CallState.STARTED.value, attempts=bindparam("new_attempts"), not_before=None)
@@ -31,18 +31,15 @@ _FINISH = _ONE.values(
 
 
 class SqlCalls:
-    """Implements `model.ports.CallStore`."""
+    """Implements `model.ports.CallStore`. `transaction` is the store's."""
 
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
-
-    def __repr__(self) -> str:
-        return f"<SqlCalls in {self._store!r}>"
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
+        self._transaction = transaction
 
     async def write(self, changes: Sequence[Change]) -> list[CallRecord]:
         """All of it in one transaction. The calls that were accepted, with their positions."""
         accepted = [change.call for change in changes if isinstance(change, Accepted)]
-        async with self._store.transaction() as connection:
+        async with self._transaction() as connection:
             rows = await _insert(connection, accepted)
             await _many(connection, _START, [_start(change) for change in changes if isinstance(change, Started)])
             await _many(connection, _REQUEUE, [_requeue(change) for change in changes if isinstance(change, Requeued)])
@@ -77,7 +74,7 @@ class SqlCalls:
 
     async def expire(self, before: float, limit: int) -> list[str]:
         """Remove calls that ended before then; their ids."""
-        async with self._store.transaction() as connection:
+        async with self._transaction() as connection:
             old = select(calls.c.id).where(calls.c.finished_at < before).order_by(calls.c.finished_at).limit(limit)
             ids = list(await connection.scalars(old))
             if ids:
@@ -85,7 +82,7 @@ class SqlCalls:
         return ids
 
     async def _rows(self, query: Select[Any]) -> list[Row[Any]]:
-        async with self._store.transaction() as connection:
+        async with self._transaction() as connection:
             return list(await connection.execute(query))
 
 
