@@ -89,6 +89,9 @@ class CallService(Protocol):
     async def accept(self, key: tuple[str, str], head: bytes, client: str, chunks: AsyncIterator[bytes]) -> str:
         """Store a call for this app id and function; its id, once it is on disk."""
 
+    def is_long(self, key: tuple[str, str]) -> bool:
+        """Whether hundreds of calls wait for this function."""
+
     async def outcome(self, call_id: str, wait: float | None) -> CallRecord:
         """The call, when it is done, or as it is after so many seconds. NotFoundError, OutputExpiredError."""
 
@@ -104,6 +107,9 @@ class FunctionService(Protocol):
 
     async def find(self, host: str) -> Target:
         """NotFoundError when no living app has it."""
+
+    async def find_web(self, host: str) -> Target:
+        """The one that answers requests at this host; NotFoundError when there is none."""
 
     async def about(self, target: Target, what: str) -> dict[str, Any] | None:
         """Its "retries", "stats" or "autoscaler"."""

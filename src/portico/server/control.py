@@ -17,13 +17,14 @@ from uvicorn.server import ServerState
 
 from portico.api.app import make_app, make_public_app
 from portico.api.desk import make_desk
+from portico.api.web_desk import make_web_desk
 from portico.images.build import UvImages
 from portico.model.errors import StateError
 from portico.model.ports import CallStore, Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
 from portico.server.apps import Apps
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
 from portico.server.environments import Environments
@@ -46,8 +47,7 @@ class Outside:
     settings: Settings
     address: str  # host:port of the public door, as bound
     port: int
-    public_socket: Path  # where the bare domain's requests come in
-    desk_socket: Path  # where calls are stored and asked about
+    sockets: Sockets
     data: DataPlane
     bridge: Bridge
     on_stop: Callable[[], None]  # end the server
@@ -135,8 +135,10 @@ class ControlPlane:
         service = Server(outside, self._rollouts)
         places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts)
         await self._listen(make_app(service, apps, self._rollouts, blobs, places), settings.control_socket)
-        await self._listen(make_public_app(), outside.public_socket)
-        await self._listen(make_desk(calls, Functions(outside.data, outside.bridge)), outside.desk_socket)
+        await self._listen(make_public_app(), outside.sockets.public)
+        functions = Functions(outside.data, outside.bridge)
+        await self._listen(make_desk(calls, functions), outside.sockets.desk)
+        await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
 
     async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:

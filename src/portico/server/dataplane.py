@@ -55,6 +55,20 @@ class Release:
     suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where the control plane answers what comes in through the data path."""
+
+    public: Path  # the bare domain
+    desk: Path  # calls to be stored, and questions about functions
+    web_desk: Path  # requests to be stored, and questions about them
+
+    @staticmethod
+    def inside(run_dir: Path) -> Sockets:
+        """Where they are in a server's folder of sockets."""
+        return Sockets(run_dir / "public.sock", run_dir / "desk.sock", run_dir / "web-desk.sock")
+
+
 @dataclass(slots=True)
 class LiveApp:
     """An app that has routes."""
@@ -120,9 +134,10 @@ class CallDirectory:
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
-    def __init__(self, domain: str, control: str, desk: str, engine: Engine, system_log: SystemLog) -> None:
+    def __init__(self, domain: str, sockets: Sockets, engine: Engine, system_log: SystemLog) -> None:
         self._domain = domain
-        self._control = Passage(control)
+        self._control = Passage(str(sockets.public))
+        self._web_desk = Passage(str(sockets.web_desk))
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
@@ -132,7 +147,7 @@ class DataPlane:
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
-        self.calls = CallDirectory(desk)
+        self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -241,6 +256,11 @@ class DataPlane:
         endpoint = self.endpoint(app_id, function)
         return endpoint.supervisor.function if endpoint is not None else None
 
+    def requested_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that answers requests at this host."""
+        target = self.find(host)
+        return target if isinstance(target, FunctionEndpoint) else None
+
     def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
         """A function of a living app."""
         app = self._apps.get(app_id)
@@ -329,7 +349,8 @@ class DataPlane:
         for name, supervisor in supervisors.items():
             endpoint = app.endpoints.get(name)
             if endpoint is None:
-                app.endpoints[name] = FunctionEndpoint(supervisor, release.app_id)
+                desk = self._web_desk if supervisor.function.web is not None else None
+                app.endpoints[name] = FunctionEndpoint(supervisor, release.app_id, desk)
             else:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()

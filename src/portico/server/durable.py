@@ -128,6 +128,11 @@ class DurableCalls:
         self._pump(key)
         return call_id
 
+    def is_long(self, key: Key) -> bool:
+        """Whether hundreds of calls wait for this function."""
+        queue = self._queues.get(key)
+        return queue is not None and queue.line.more
+
     async def outcome(self, call_id: str, wait: float | None) -> CallRecord:
         """The call, when it is done, or as it is after so many seconds. NotFoundError, OutputExpiredError."""
         call = await self._known(call_id)

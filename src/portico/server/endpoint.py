@@ -12,9 +12,11 @@ from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Superviso
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version."""
 
-    def __init__(self, supervisor: Supervisor, app_id: str) -> None:
+    def __init__(self, supervisor: Supervisor, app_id: str, desk: Passage | None = None) -> None:
+        """`desk` takes the requests that are to be stored."""
         self.supervisor = supervisor
         self.app_id = app_id
+        self._desk = desk
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
@@ -29,6 +31,8 @@ class FunctionEndpoint:
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
+        if waiter.wants_desk and self._desk is not None:
+            return self._desk.lease(waiter, input_id)
         if self._held is not None:
             if len(self._held) >= QUEUE_LIMIT:
                 return QUEUE_FULL

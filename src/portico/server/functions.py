@@ -23,6 +23,10 @@ class Functions:
         """NotFoundError when no living app has it."""
         return await self._bridge.call(self._find, host)
 
+    async def find_web(self, host: str) -> Target:
+        """The one that answers requests at this host; NotFoundError when there is none."""
+        return await self._bridge.call(self._find_web, host)
+
     async def about(self, target: Target, what: str) -> dict[str, Any] | None:
         """Its "retries", "stats" or "autoscaler"."""
         return await self._bridge.call(self._about, target, what)
@@ -33,11 +37,10 @@ class Functions:
 
     # -- on the ingress's loop ------------------------------------------------------------------------------------
     def _find(self, host: str) -> Target:
-        endpoint = self._data.called_at(host)
-        if endpoint is None:
-            raise NotFoundError("There is no such function.")
-        function = endpoint.supervisor.function
-        return Target(endpoint.app_id, function.name, function.is_generator)
+        return _target(self._data.called_at(host))
+
+    def _find_web(self, host: str) -> Target:
+        return _target(self._data.requested_at(host))
 
     def _endpoint(self, target: Target) -> FunctionEndpoint:
         endpoint = self._data.endpoint(target.app_id, target.function)
@@ -64,3 +67,10 @@ class Functions:
         supervisor = self._endpoint(target).supervisor
         supervisor.rescale(changed(supervisor.autoscaler, settings))
         return asdict(supervisor.autoscaler)
+
+
+def _target(endpoint: FunctionEndpoint | None) -> Target:
+    if endpoint is None:
+        raise NotFoundError("There is no such function.")
+    function = endpoint.supervisor.function
+    return Target(endpoint.app_id, function.name, function.is_generator)

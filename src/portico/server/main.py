@@ -23,7 +23,7 @@ from portico.engines.process import ProcessEngine
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
@@ -85,9 +85,8 @@ class _Server:
         # where their server lives, for look-ups and calls; none of its other settings
         told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
-        public_socket = run_dir / "public.sock"
-        desk_socket = run_dir / "desk.sock"
-        data = DataPlane(settings.domain, str(public_socket), str(desk_socket), engine, control.logs.system)
+        sockets = Sockets.inside(run_dir)
+        data = DataPlane(settings.domain, sockets, engine, control.logs.system)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -105,8 +104,7 @@ class _Server:
                     settings=settings,
                     address=address,
                     port=port,
-                    public_socket=public_socket,
-                    desk_socket=desk_socket,
+                    sockets=sockets,
                     data=data,
                     bridge=bridge,
                     on_stop=lambda: bridge.post(self._ending.set),

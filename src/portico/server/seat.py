@@ -13,6 +13,8 @@ from portico.server.supervisor import SlotLease
 class Seat:
     """One attempt's place. `seated` has its lease, or why there is none; both belong to the control plane's loop."""
 
+    wants_desk = False
+
     def __init__(self, control: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]) -> None:
         self.seated: asyncio.Future[Lease | Refusal] = control.create_future()
         self._control = control

@@ -14,7 +14,7 @@ from portico.engines.fake import FakeEngine
 from portico.model.calls import Accepted, CallRecord, CallState, Started
 from portico.model.errors import NotFoundError, OutputExpiredError
 from portico.model.ports import CallStore
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.server.durable import DurableCalls
 from portico.server.journal import Journal
 from portico.store.bodies import FolderBodies
@@ -28,7 +28,7 @@ class Bench:
         self.time = 1_000_000.0
         self.store = store
         self.folder = folder
-        self.data = DataPlane("localhost", "control", "desk", FakeEngine(folder), lambda *_: None)
+        self.data = DataPlane("localhost", Sockets.inside(folder), FakeEngine(folder), lambda *_: None)
         bridge = Bridge(asyncio.get_running_loop())
         self.calls = DurableCalls(self.opened, FolderBodies(folder), self.data, bridge, lambda: self.time)
 

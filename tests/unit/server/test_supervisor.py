@@ -20,6 +20,8 @@ from portico.server.supervisor import Supervisor
 class Input:
     """A waiter that records what it hears."""
 
+    wants_desk = False
+
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.refusal: Refusal | None = None
