@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
-from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
+from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, Images, Store
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
@@ -74,7 +74,7 @@ class Rollouts:
         self.deployed: set[str] = set()  # the ids of the living deployed apps
         self.deployed_here: set[str] = set()  # those of them that were deployed since this server started
         self.server_is_ending = False
-        self._booted = asyncio.Event()
+        self._claimed = asyncio.Event()
 
     # -- deployed apps --------------------------------------------------------------------------------------------
     def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
@@ -106,8 +106,8 @@ class Rollouts:
 
     @asynccontextmanager
     async def alone(self, name: str) -> AsyncIterator[None]:
-        """One change of a deployed app at a time, and none before all apps are up: who held which label, counts."""
-        await self._booted.wait()
+        """One change of a deployed app at a time, and none before it is known which labels the others have."""
+        await self._claimed.wait()
         async with self._locks.setdefault(name, asyncio.Lock()):
             yield
 
@@ -145,44 +145,64 @@ class Rollouts:
             tag=tag,
             rollback_of=rollback_of,
         )
-        await self._roll_out(
-            release, emit, lambda: store.record(app=replace(app, current=version), deployment=deployment)
-        )
-        self.deployed.add(app.id)
-        self.deployed_here.add(app.id)
+
+        async def commit() -> None:
+            await store.record(app=replace(app, current=version), deployment=deployment)
+            self.deployed.add(app.id)
+            self.deployed_here.add(app.id)
+
+        await self._roll_out(release, emit, commit)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
 
     async def boot(self) -> None:
-        """Bring all deployed apps up again, as they were when the server ended."""
+        """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
         try:
-            await self._boot()
+            expected = await self._claim()
         finally:
-            self._booted.set()
+            self._claimed.set()
+        await self._bridge.call(self._data.claimed)
+        await asyncio.gather(*(self._bring_back(app, deployment) for app, deployment in expected))
 
-    async def _boot(self) -> None:
+    async def _claim(self) -> list[tuple[AppRecord, DeploymentRecord]]:
+        """Give all apps their labels; those that are to come up."""
+        expected = []
         store = await self._store()
         for app in await store.apps(self._settings.environment):
             history = await store.history(app.id)
             deployment = next((d for d in history if d.version == app.current), None)
             if deployment is None:
                 continue
-            labels, _ = self._addresses(deployment.spec, "")
+            labels = list(self._addresses(deployment.spec, "")[0].values())
             if app.stopped_at is not None:
-                for label in labels.values():
+                for label in labels:
                     await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
                 continue
             self.deployed.add(app.id)
+            names = [function.name for function in deployment.spec.functions]
+            hosts = [call_host(app.environment, owner, name) for owner in (app.id, app.name) for name in names]
+            try:
+                await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
+            except ConflictError as error:
+                self._say_absent(app.id, error)
+            else:
+                expected.append((app, deployment))
+        return expected
+
+    async def _bring_back(self, app: AppRecord, deployment: DeploymentRecord) -> None:
+        async with self.alone(app.name):
+            if app.id in self.deployed_here or app.id not in self.deployed:
+                return  # a newer version, or its end, came first
             try:
                 release = await self._prepare(
                     app.id, app.current, deployment.spec, deployment.bundle, _ignore, suffix="", ephemeral=False
                 )
                 await self._bridge.call(self._data.install, release)
             except Exception as error:
-                self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
-                with suppress(ConflictError):  # another app answers for these labels
-                    await self._bridge.call(
-                        self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
-                    )
+                self._say_absent(app.id, error)
+                await self._bridge.call(self._data.unavailable, app.id, str(error).partition("\n")[0])
+
+    def _say_absent(self, app_id: str, error: Exception) -> None:
+        self._logs.system(app_id, "", "", f"the app could not be brought up: {error}")
 
     async def tidy(self) -> None:
         """Remove the files that no version of a living app needs. Only while nothing runs: at the server's end."""
