@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -27,7 +28,7 @@ from portico.model.spec import Autoscaler, FunctionSpec
 log = logging.getLogger("portico.supervisor")
 
 QUEUE_WAIT: Final = 300.0  # seconds that an input may wait
-STARTS_AT_ONCE: Final = 4  # containers of one function that start side by side
+STARTS_AT_ONCE: Final = 2 * (os.cpu_count() or 1)  # containers of one function that start side by side
 START_PATIENCE: Final = 1.0  # seconds after which a start no longer counts for that
 STOP_GRACE: Final = 30.0  # seconds for a container to run its exit handlers
 
