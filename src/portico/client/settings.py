@@ -9,7 +9,7 @@ from pathlib import Path
 
 from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
-from portico.model.naming import workspace_from
+from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.settings import Settings
 from portico.wire.calls import SOCKET_VARIABLE
 
@@ -34,6 +34,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             ),
         ),
     ).validate()
+
+
+def environment_name(given: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The environment that is meant: the given one, or what the process's own variables say, or `main`."""
+    environ = os.environ if environ is None else environ
+    named = given or environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT") or MAIN
+    return check_environment(named)
 
 
 def calls_socket(environ: Mapping[str, str] | None = None) -> str:

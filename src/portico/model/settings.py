@@ -28,7 +28,6 @@ class Settings:
     workspace: str
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
-    environment: str = "main"
     limits: Limits = DEFAULT_LIMITS
 
     def validate(self) -> Settings:

@@ -50,6 +50,7 @@ class Release:
     bundle_dir: Path
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
+    suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
 
 
 @dataclass(slots=True)
@@ -260,7 +261,9 @@ class DataPlane:
 
     def unavailable(self, app_id: str, cause: str) -> None:
         """An app that was to come up cannot: whoever asks for it is told the cause, with 503."""
-        waiting = self._expected[app_id]
+        waiting = self._expected.get(app_id)
+        if waiting is None:
+            return  # it has come up otherwise
         text = f"modal-http: this app could not be brought up: {cause}"
         target = Unavailable(Refusal(503, text, retry_after=30, code="start_failed"))
         labels, hosts = dict.fromkeys(waiting.labels, target), dict.fromkeys(waiting.hosts, target)
