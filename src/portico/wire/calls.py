@@ -7,8 +7,8 @@ the frame of another kind that ends it. So large values pass in small pieces, an
     answer to CALL:      VALUE or ERROR
     answer to ITERATE:   VALUE…, then END or ERROR
 
-An answer that stops before its last message is an error, never a quiet end. Where the ingress stops it, it says why in a
-trailer of the HTTP response.
+An answer that stops before its last message is an error, never a quiet end. Where the ingress stops it, a
+trailer of the HTTP response says why.
 """
 
 from __future__ import annotations
