@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from portico.cli.spawn import Attachment
@@ -13,15 +15,34 @@ from portico.server.main import ServerOptions, run
 
 @click.command(short_help="Run the server.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
+@click.option(
+    "--queue-limit", type=click.IntRange(min=1), metavar="N", help="Requests that may wait for one function (2000)."
+)
+@click.option(
+    "--max-containers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Containers of a function that has no max_containers of its own (100).",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
-def up(ctx: click.Context, detach: bool, ready_fd: int | None, lifetime_fd: int | None) -> None:
+def up(
+    ctx: click.Context,
+    detach: bool,
+    queue_limit: int | None,
+    max_containers: int | None,
+    ready_fd: int | None,
+    lifetime_fd: int | None,
+) -> None:
     """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
 
     PORTICO_HOME, PORTICO_LISTEN, PORTICO_DOMAIN and PORTICO_WORKSPACE say where and as what.
     """
     settings = load_settings()
+    limits = settings.limits
+    limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
+    settings = replace(settings, limits=limits)
     terminal = Terminal.standard()
     if detach:
         _detach(settings, terminal)

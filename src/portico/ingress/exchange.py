@@ -10,6 +10,7 @@ from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
 from portico.ingress.tunnel import Tunnel
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -156,6 +157,10 @@ class Exchange:
         self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
+        elif phase is Phase.ANSWERING and self._chunked_out and self.head.find(b"content-type") == CONTENT_TYPE:
+            # a caller counts messages: an answer that lacks the last one does not look whole to it
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            self.client.exchange_ended(self)
         else:
             self.client.abort()
 

@@ -103,7 +103,7 @@ class RequestHead:
         return b"application/json" in self._accept.lower()
 
     def find(self, name: bytes) -> bytes | None:
-        """The value of a header that is passed on. A search: only for requests that are refused."""
+        """The value of a header that is passed on. A search: only for what is rare."""
         for line in self.lines:
             found, _, value = line.partition(b":")
             if found.lower() == name:

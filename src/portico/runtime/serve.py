@@ -27,7 +27,7 @@ from portico.wire.container import Cancel, Stop
 _WS_MAX_SIZE = 2 * 1024 * 1024
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
@@ -37,7 +37,7 @@ class Server:
         self, endpoint: Endpoint, socket_path: str, *, max_inputs: int, done: Callable[[str], None], explain: Explain
     ) -> None:
         self._path = socket_path
-        self._threads = max(max_inputs, _FRAMEWORK_THREADS)
+        self._threads = max_inputs + _FRAMEWORK_THREADS
         self._explain = explain
         self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
         self._tunnels = endpoint.tunnels

@@ -86,7 +86,7 @@ class _Server:
         told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system, settings.limits)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -94,7 +94,6 @@ class _Server:
 
         def booted(failure: StateError | None) -> None:
             self._failure = failure
-            data.booted()
             if failure is not None:
                 self._ending.set()
 
