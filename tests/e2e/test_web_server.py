@@ -256,7 +256,8 @@ def test_a_port_of_the_machine_is_nobodys_hindrance(site: Site) -> None:
         site.machine.write(
             "hindered.py",
             "import modal, subprocess\napp = modal.App('hindered')\n\n\n@app.function()\n"
-            f"@modal.web_server({port})\ndef files():\n    subprocess.Popen('python -m http.server {port}', shell=True)\n",
+            f"@modal.web_server({port})\ndef files():\n"
+            f"    subprocess.Popen('python -m http.server {port}', shell=True)\n",
         )
         url = site.machine.deploy("hindered.py")["files"]
         assert "Directory listing" in site.machine.request(url).text
@@ -386,7 +387,7 @@ def test_an_input_that_takes_too_long_is_answered_and_its_container_replaced(sit
 def test_a_program_that_dies_is_replaced(site: Site) -> None:
     """The request that runs gets 502, the next one a fresh container; the log says what has happened."""
     first = site.get(site.single)["pid"]
-    assert site.machine.request(f"{site.single}/die").status == 502
+    assert site.machine.request(f"{site.single}/die", "POST").status == 502
     assert site.get(site.single)["pid"] != first
     wait_until(lambda: "Nothing listens on port 80 any more." in site.logs(), "the log says so")
 
@@ -529,7 +530,8 @@ def test_a_node_server(shared: Machine) -> None:
     shared.write(
         "with_node.py",
         "import modal, subprocess\napp = modal.App('with-node')\n\n\n@app.function()\n"
-        f"@modal.concurrent(max_inputs=10)\n@modal.web_server(3000)\ndef node():\n    subprocess.Popen(['node', {str(script)!r}])\n",
+        "@modal.concurrent(max_inputs=10)\n@modal.web_server(3000)\ndef node():\n"
+        f"    subprocess.Popen(['node', {str(script)!r}])\n",
     )
     url = shared.deploy("with_node.py")["node"]
     for size in (0, 1_000_000):

@@ -192,8 +192,9 @@ class _Keeper:
                 self._watched = os.pidfd_open(pid)
                 self._loop.add_reader(self._watched, self._watch)
                 return
-        self._say(f"Nothing listens on port {self._port} any more.")
-        self._finish(_FAILED)
+        if not self._stopping:
+            self._say(f"Nothing listens on port {self._port} any more.")
+            self._finish(_FAILED)
 
     def _obey(self, message: wire.Cancel | wire.Stop) -> None:
         if isinstance(message, wire.Cancel):
@@ -232,8 +233,7 @@ class _Keeper:
             self._end.set_result(status)
 
     def _say(self, text: str) -> None:
-        if not self._stopping:
-            sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{text}\n")
 
 
 def _obstacle(child: int) -> int:
