@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
 
@@ -255,7 +256,7 @@ class Exchange:
     def upstream_lost(self) -> None:
         """The container's connection ended before the response did."""
         phase, self.phase = self.phase, Phase.ENDED
-        upstream, self.upstream = self.upstream, None
+        self.upstream = None
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
@@ -266,8 +267,9 @@ class Exchange:
             self.client.abort()  # a response cut short must not look whole
         elif lease.is_foreign:
             lease.release()  # programs close connections as they like; one that is gone refuses the next
-            if upstream is not None and upstream.is_reused:
-                self._again(pages.LOST)
+            if self._repeatable and self._tries < MAX_TRIES:
+                self.phase = Phase.WAITING
+                self.client.ingress.later(LAST_BREATH, self._retry)
             else:
                 self.refused(pages.LOST)
         else:
@@ -304,6 +306,10 @@ class Exchange:
             self._ask()
         else:
             self.refused(otherwise)
+
+    def _retry(self) -> None:
+        if self.phase is Phase.WAITING:
+            self._ask()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None
