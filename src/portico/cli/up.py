@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from portico.cli.spawn import Attachment
@@ -13,15 +15,36 @@ from portico.server.main import ServerOptions, run
 
 @click.command(short_help="Run the server.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
+@click.option(
+    "--trusted-proxies",
+    metavar="CIDR[,CIDR]",
+    help="Believe X-Forwarded-For, -Proto and -Host of proxies there. Default: PORTICO_TRUSTED_PROXIES, or none.",
+)
+@click.option(
+    "--max-websocket-message",
+    metavar="SIZE",
+    help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
-def up(ctx: click.Context, detach: bool, ready_fd: int | None, lifetime_fd: int | None) -> None:
+def up(
+    ctx: click.Context,
+    detach: bool,
+    trusted_proxies: str | None,
+    max_websocket_message: str | None,
+    ready_fd: int | None,
+    lifetime_fd: int | None,
+) -> None:
     """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
 
     PORTICO_HOME, PORTICO_LISTEN, PORTICO_DOMAIN and PORTICO_WORKSPACE say where and as what.
     """
     settings = load_settings()
+    if trusted_proxies is not None:
+        settings = replace(settings, trusted_proxies=trusted_proxies).validate()
+    if max_websocket_message is not None:
+        settings = replace(settings, max_websocket_message=max_websocket_message).validate()
     terminal = Terminal.standard()
     if detach:
         _detach(settings, terminal)

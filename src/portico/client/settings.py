@@ -25,6 +25,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         workspace=environ.get("PORTICO_WORKSPACE") or workspace_from(_user()),
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
+        trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
+        max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
     ).validate()
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portico.model.errors import InvalidError
+from portico.model.limits import parse_size
 from portico.model.naming import check_workspace
+from portico.model.proxies import Network, parse_networks
 
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes; leave room for a file name's last characters
 
@@ -20,6 +22,8 @@ class Settings:
 
     home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
     free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label.
+    trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
+    max_websocket_message: a size, or "unlimited".
     """
 
     home: Path
@@ -27,6 +31,8 @@ class Settings:
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
     environment: str = "main"
+    trusted_proxies: str = ""
+    max_websocket_message: str = "2MiB"
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
@@ -36,6 +42,7 @@ class Settings:
             raise InvalidError(f"PORTICO_LISTEN is not host:port: {self.listen!r}.", hint="For example 127.0.0.1:7777")
         if not self.domain or self.domain.startswith(".") or "/" in self.domain or self.domain != self.domain.lower():
             raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
+        _ = self.trusted_networks, self.websocket_limit  # they raise
         return self
 
     @property
@@ -46,7 +53,19 @@ class Settings:
             "PORTICO_WORKSPACE": self.workspace,
             "PORTICO_LISTEN": self.listen,
             "PORTICO_DOMAIN": self.domain,
+            "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
+            "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
         }
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Where the proxies are that are believed."""
+        return parse_networks(self.trusted_proxies, "PORTICO_TRUSTED_PROXIES")
+
+    @property
+    def websocket_limit(self) -> int | None:
+        """The most bytes of a WebSocket's message; None: any number."""
+        return parse_size(self.max_websocket_message, "PORTICO_MAX_WEBSOCKET_MESSAGE")
 
     @property
     def listen_host(self) -> str:
