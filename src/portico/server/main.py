@@ -210,7 +210,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise _cannot_listen(settings, error) from None
         door.setblocking(False)
+        _notice_the_dead(door)
         yield door
+
+
+def _notice_the_dead(door: socket.socket) -> None:
+    """Connections taken from this socket end some minutes after their client's machine or network has gone.
+
+    Nothing else would end a silent stream or WebSocket. The kernel asks, and the client's kernel answers.
+    """
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8)):
+        if hasattr(socket, name):
+            door.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @contextlib.contextmanager
