@@ -24,6 +24,16 @@ from portico.server.main import ServerOptions, run
     metavar="N",
     help="Containers of a function that has no max_containers of its own (100).",
 )
+@click.option(
+    "--trusted-proxies",
+    metavar="CIDR[,CIDR]",
+    help="Believe X-Forwarded-For, -Proto and -Host of proxies there. Default: PORTICO_TRUSTED_PROXIES, or none.",
+)
+@click.option(
+    "--max-websocket-message",
+    metavar="SIZE",
+    help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
@@ -32,6 +42,8 @@ def up(
     detach: bool,
     queue_limit: int | None,
     max_containers: int | None,
+    trusted_proxies: str | None,
+    max_websocket_message: str | None,
     ready_fd: int | None,
     lifetime_fd: int | None,
 ) -> None:
@@ -43,6 +55,10 @@ def up(
     limits = settings.limits
     limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
     settings = replace(settings, limits=limits)
+    if trusted_proxies is not None:
+        settings = replace(settings, trusted_proxies=trusted_proxies).validate()
+    if max_websocket_message is not None:
+        settings = replace(settings, max_websocket_message=max_websocket_message).validate()
     terminal = Terminal.standard()
     if detach:
         _detach(settings, terminal)

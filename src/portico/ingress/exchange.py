@@ -51,6 +51,7 @@ class Exchange:
         "head",
         "id",
         "keep_alive",
+        "origin",
         "phase",
         "response",
         "tunnel",
@@ -62,6 +63,7 @@ class Exchange:
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
         self.client = client
         self.head = head
+        self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
@@ -176,9 +178,7 @@ class Exchange:
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
         assert self._lease is not None
-        head = self.head.render(
-            self.id.encode(), self.client.peer, chunked=self.chunked_in, foreign=self._lease.is_foreign
-        )
+        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True

@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
 from portico.ingress import pages
-from portico.ingress.door import Ingress
+from portico.ingress.door import Ingress, IngressOptions
 from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import NotFoundError, StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
@@ -142,7 +142,13 @@ class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
     def __init__(
-        self, domain: str, control: str, engine: Engine, system_log: SystemLog, limits: Limits = DEFAULT_LIMITS
+        self,
+        domain: str,
+        control: str,
+        engine: Engine,
+        system_log: SystemLog,
+        limits: Limits = DEFAULT_LIMITS,
+        ingress: IngressOptions | None = None,
     ) -> None:
         self._domain = domain
         self._limits = limits
@@ -158,7 +164,7 @@ class DataPlane:
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.calls = CallDirectory()
-        self.ingress = Ingress(self, self._loop)
+        self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
     def find(self, host: str) -> Endpoint | Refusal:
