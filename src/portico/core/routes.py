@@ -21,7 +21,7 @@ class Claim(Generic[T]):
 
 
 class RouteTable(Generic[T]):
-    """Labels and their holders. Ephemeral labels end in a suffix, so that they never meet deployed ones."""
+    """Labels and their holders. Between ephemeral apps the newer one has a label; otherwise whoever had it keeps it."""
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim[T]] = {}
@@ -37,7 +37,7 @@ class RouteTable(Generic[T]):
             claim = self._claims.get(label)
             if claim is None or claim.target is None or claim.app_id == app_id:
                 continue
-            if not ephemeral:
+            if not (ephemeral and claim.ephemeral):
                 raise ConflictError(
                     f"The label {label!r} belongs to the app {claim.app_name!r}.",
                     hint=f"Choose another label=, or stop that app: portico app stop {claim.app_name}",
