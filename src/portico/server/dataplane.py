@@ -112,8 +112,9 @@ class CallDirectory:
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
-    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog) -> None:
+    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog, machine: str = "") -> None:
         self._domain = domain
+        self._machine = machine
         self._control = Passage(control)
         self._engine = engine
         self._system_log = system_log
@@ -129,11 +130,12 @@ class DataPlane:
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
     def find(self, host: str) -> Endpoint | Refusal:
-        """Where a host leads: the bare domain and plain addresses to the control API, labels to endpoints."""
+        """Where a host leads: labels to endpoints; the bare domain, addresses and the machine's names to the API."""
         label, dot, domain = host.partition(".")
+        if host in (self._domain, "localhost") or label == self._machine or _is_address(host):
+            return self._control
         if not dot or domain != self._domain:
-            is_ours = host == self._domain or host.startswith("[") or host.replace(".", "").isdigit()
-            return self._control if is_ours else pages.INVALID_CALL
+            return pages.INVALID_CALL
         claim = self._routes.get(label)
         if claim is None:
             return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
@@ -324,6 +326,10 @@ class DataPlane:
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith("[") or host.replace(".", "").isdigit()
 
 
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:

@@ -86,7 +86,8 @@ class _Server:
         told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        machine = socket.gethostname().partition(".")[0].lower()
+        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system, machine)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -198,6 +199,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_alive(door)  # its connections have it from there: a client whose machine is gone is noticed
         try:
             door.bind((host, settings.listen_port))
             door.listen(2048)
@@ -205,6 +207,13 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             raise _cannot_listen(settings, error) from None
         door.setblocking(False)
         yield door
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice within two minutes that the other machine is gone, also where nothing is said."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 @contextlib.contextmanager
