@@ -61,7 +61,7 @@ class Container(Protocol):
     """One worker, as its engine shows it."""
 
     id: str
-    address: str  # the path of the Unix socket on which it serves HTTP
+    address: str  # where it serves HTTP once it is ready: the path of a Unix socket, or "host:port"
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""

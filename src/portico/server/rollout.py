@@ -17,7 +17,7 @@ from portico.model.errors import ConflictError, InvalidError, NotFoundError, Uns
 from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
 from portico.model.settings import Settings
-from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
+from portico.model.spec import AppSpec, Bundle, ImageSpec
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
@@ -38,7 +38,6 @@ from portico.wire.control import (
 
 Emit = Callable[[Event], None]
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
-_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP, WebKind.WSGI_APP])
 
 
 def new_app_id() -> str:
@@ -314,8 +313,6 @@ class Rollouts:
             web = function.web
             if web is None:
                 continue
-            if web.kind not in _SERVED:
-                raise UnsupportedError(f"{function.name}: this version does not serve @{web.kind.value} yet.")
             if web.requires_proxy_auth:
                 raise UnsupportedError(
                     f"{function.name}: requires_proxy_auth needs proxy tokens, which this version does not have yet.",
