@@ -270,15 +270,19 @@ class Rollouts:
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
-        for loser, name in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {name!r}."))
-            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
+        await self._tell_of_taken_labels(release, emit)
         await self._bridge.call(self._data.install, release)
         if request.rouse:
             await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
         emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
+
+    async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
+        """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
+        for loser, name in await self._bridge.call(self._data.check_labels, release):
+            emit(Warned(f"Took over a label from the running app {name!r}."))
+            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
 
     def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""
@@ -306,6 +310,7 @@ class Rollouts:
             release = await self._prepare(
                 app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
             )
+            await self._tell_of_taken_labels(release, emit)
             await self._roll_out(release, emit, _nothing)
         finally:
             self.release(app_id, where)
