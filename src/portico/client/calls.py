@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final
 
-from portico.client.answers import Answer, Route, Say, arguments, call_with, stopped, value_of
+from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
@@ -56,7 +56,7 @@ def _answer(route: Route, say: Say) -> Message:
         for answer in exchange:
             if answer.messages and answer.complete:
                 return answer.messages[0]
-    raise stopped(route)
+    raise answer.stopped(route)
 
 
 def _policy(route: Route) -> RetryPolicy | None:
@@ -76,7 +76,7 @@ def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gene
                 if not ended:
                     yield value_of(message, route)
     if not ended:
-        raise stopped(route)
+        raise answer.stopped(route)
 
 
 def _exchange(route: Route, say: Say) -> Generator[Answer, None, None]:

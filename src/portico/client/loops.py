@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from portico.client.answers import Answer, Route, Say, arguments, call_with, stopped, value_of
+from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
 from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
@@ -57,7 +57,7 @@ async def _answer(route: Route, say: Say) -> Message:
         while not connection.answer.complete:
             await connection.more(route)
         if not connection.answer.messages:
-            raise stopped(route)
+            raise connection.answer.stopped(route)
         return connection.answer.messages[0]
     finally:
         connection.rest()
@@ -83,7 +83,7 @@ async def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -
                     return
                 yield value_of(message, route)
             if connection.answer.complete:
-                raise stopped(route)
+                raise connection.answer.stopped(route)
             await connection.more(route)
     finally:
         connection.rest()

@@ -23,6 +23,7 @@ from portico.model.errors import StateError
 from portico.model.ports import CallStore, Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
+from portico.server.access import Access
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.server.durable import DurableCalls
@@ -133,9 +134,11 @@ class ControlPlane:
             calls=calls,
         )
         service = Server(outside, self._rollouts)
-        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts)
-        await self._listen(make_app(service, apps, self._rollouts, blobs, places), settings.control_socket)
-        await self._listen(make_public_app(), outside.sockets.public)
+        access = Access(opened, environments)
+        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
+        app = make_app(service, apps, self._rollouts, blobs, places, access)
+        await self._listen(app, settings.control_socket)
+        await self._listen(make_public_app(app, access), outside.sockets.public)
         functions = Functions(outside.data, outside.bridge)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
@@ -143,9 +146,10 @@ class ControlPlane:
 
     async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
         try:
-            await rollouts.boot()
             assert self._calls is not None
-            await self._calls.boot(rollouts.deployed)
+            await self._calls.begin()
+            await rollouts.boot()
+            await self._calls.booted(rollouts.deployed)
         except StateError as error:
             outside.on_booted(error)
         except Exception:

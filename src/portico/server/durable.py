@@ -102,6 +102,8 @@ class DurableCalls:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._closing = False
+        self._begun = asyncio.Event()
+        self._interrupted: list[CallRecord] = []  # what an earlier server had started
 
     def __repr__(self) -> str:
         return f"<DurableCalls {len(self._jobs)} in memory, {len(self._queues)} functions>"
@@ -109,6 +111,7 @@ class DurableCalls:
     # -- for the API ----------------------------------------------------------------------------------------------
     async def accept(self, key: Key, head: bytes, client: str, chunks: AsyncIterator[bytes]) -> str:
         """Store a call; its id, once it is on disk."""
+        await self._begun.wait()
         call_id = decide.make_id(self._now(), secrets.randbits(80))
         body = await keep(f"{call_id}.request", chunks, self._bodies)
         call = CallRecord(
@@ -187,17 +190,23 @@ class DurableCalls:
         if not self._closing:
             self._spawn(self._end_all(app_id))
 
-    async def boot(self, deployed: set[str]) -> None:
-        """Take up what an earlier server has left; these apps live."""
+    async def begin(self) -> None:
+        """Look at what an earlier server has left, before any app is up."""
         store = await self._store()
-        for call in await store.started():
-            await self._failed(call, RESTARTED)
-        for app_id, function in await store.waiting():
-            if app_id in deployed:
-                self._queue((app_id, function)).line.more = True
-                self._pump((app_id, function))
-            else:
-                await self._end_all(app_id)
+        self._interrupted = await store.started()
+        for key in await store.waiting():
+            queue = self._queue(key)
+            queue.line.more = queue.parked = True
+        self._begun.set()
+
+    async def booted(self, deployed: set[str]) -> None:
+        """All apps are up that can be; these live. Decide upon what the earlier server has left."""
+        for call in self._interrupted:
+            await self._job_failed(self._jobs.setdefault(call.id, Job(call)), RESTARTED)
+        self._interrupted = []
+        for app_id in {app_id for app_id, _ in self._queues} - deployed:
+            await self._end_all(app_id)
+        store = await self._store()
 
         async def is_kept(call_id: str) -> bool:
             return await store.call(call_id) is not None
@@ -398,6 +407,8 @@ class DurableCalls:
         job.call, change = await self._failed(job.call, outcome)
         if change is not None:
             self._later(job.key, job)
+        elif job.running is None:
+            self._jobs.pop(job.call.id, None)
 
     async def _failed(self, call: CallRecord, outcome: Outcome) -> tuple[CallRecord, Requeued | None]:
         """An attempt has failed: it runs again, or this is what it came to."""

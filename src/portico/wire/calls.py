@@ -7,7 +7,8 @@ the frame of another kind that ends it. So large values pass in small pieces, an
     answer to CALL:      VALUE or ERROR
     answer to ITERATE:   VALUE…, then END or ERROR
 
-An answer that stops before its last message is an error, never a quiet end.
+An answer that stops before its last message is an error, never a quiet end. Where the ingress stops it, a
+trailer of the HTTP response says why.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ STORED_HOST: Final = "stored.calls"  # where the results of stored calls are
 SPAWN_DOMAIN: Final = ".spawn"  # in place of a function's own ".calls": store the call, answer with its id
 CONTROL_DOMAIN: Final = ".control"  # in place of it: how the function is scaled, and is doing
 _CALLS_DOMAIN: Final = ".calls"
+STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model
 PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
 _HEAD: Final = 5
 

@@ -47,6 +47,7 @@ async def body(size: int) -> AsyncIterator[bytes]:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     store = await open_store(tmp_path / "portico.db")
     bench = Bench(tmp_path, store)
+    await bench.calls.begin()
     yield bench
     await bench.calls.close()
     await bench.data.close(0)
@@ -116,7 +117,8 @@ async def test_what_was_started_before_a_crash_ends_with_an_error(bench: Bench) 
         )
         await bench.store.calls.write([Accepted(call)])
     await bench.store.calls.write([Started("fc-a", 1)])
-    await bench.calls.boot(set())
+    await bench.calls.begin()
+    await bench.calls.booted(set())
     outcomes = [(await bench.calls.outcome(f"fc-{name}", 5.0)).outcome for name in ("a", "b")]
     assert [outcome.code for outcome in outcomes if outcome is not None] == ["internal", "remote"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """From 0002."""
+    """From 0003."""
     op.create_table(
         "calls",
         sa.Column("position", sa.Integer(), nullable=False),
@@ -43,5 +43,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """To 0002."""
+    """To 0003."""
     op.drop_table("calls")
