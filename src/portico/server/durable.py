@@ -103,6 +103,7 @@ class DurableCalls:
         self._sweeping: asyncio.TimerHandle | None = None
         self._closing = False
         self._begun = asyncio.Event()
+        self._began_at = 0.0  # by the clock of files
         self._interrupted: list[CallRecord] = []  # what an earlier server had started
 
     def __repr__(self) -> str:
@@ -192,6 +193,7 @@ class DurableCalls:
 
     async def begin(self) -> None:
         """Look at what an earlier server has left, before any app is up."""
+        self._began_at = time.time()
         store = await self._store()
         self._interrupted = await store.started()
         for key in await store.waiting():
@@ -211,7 +213,7 @@ class DurableCalls:
         async def is_kept(call_id: str) -> bool:
             return await store.call(call_id) is not None
 
-        await self._bodies.sweep(is_kept)
+        await self._bodies.sweep(is_kept, self._began_at)
         self._sweep()
 
     def drain(self) -> None:
