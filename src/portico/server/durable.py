@@ -348,9 +348,10 @@ class DurableCalls:
             self._bridge.post(lease.release)
             raise
         try:
-            delivery = await carry(call, input_id, lease.address, self._bodies)
+            delivery = await carry(call, input_id, lease, self._bodies)
         except LostError as lost:
-            self._bridge.post(lease.broken)
+            # a foreign program says nothing of inputs: it has ended one when its connection has
+            self._bridge.post(lease.release if lease.is_foreign else lease.broken)
             if self._closing:
                 return
             if lost.untouched:
@@ -359,7 +360,7 @@ class DurableCalls:
                 await self._job_failed(job, Outcome(status=502, body=_text(_plain(pages.LOST)), code="remote"))
             return
         except BaseException:
-            self._bridge.post(lease.cancel)
+            self._bridge.post(lease.release if lease.is_foreign else lease.cancel)
             if job.terminate:
                 self._bridge.post(kill, lease)
             raise
