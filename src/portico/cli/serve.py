@@ -16,6 +16,8 @@ from portico.cli.reload import Reloader, Served, Watcher
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
+from portico.client.connect import connect
+from portico.client.control import ControlClient
 from portico.client.settings import load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
@@ -44,17 +46,26 @@ _GOODBYES = {
 )
 @click.option("--reload/--no-reload", default=True, help="Reload the app when its files change (default).")
 @options.timestamps
-def serve(ref: str, module: bool, name: str | None, timeout: float | None, reload: bool, timestamps: bool) -> None:
+def serve(
+    ref: str,
+    module: bool,
+    name: str | None,
+    environment: str | None,
+    timeout: float | None,
+    reload: bool,
+    timestamps: bool,
+) -> None:
     """Run the app in REF (file.py, file.py::app, or -m pkg.mod) for as long as this command runs.
 
     Prints each URL on a line of its own, then what the containers print. Ctrl-C ends it.
     """
-    dev_suffix = check_dev_suffix(os.environ.get("PORTICO_DEV_SUFFIX") or "dev")
+    dev_suffix = check_dev_suffix(os.environ.get("PORTICO_DEV_SUFFIX") or os.environ.get("MODAL_DEV_SUFFIX") or "dev")
     for number in _END_SIGNALS:
         signal.signal(number, signal.default_int_handler)  # all of them end it as Ctrl-C does
     session = _Session(
         terminal=Terminal.standard(),
         settings=load_settings(),
+        client=connect(environment),
         request=options.read_request(ref, module, name),
         dev_suffix=dev_suffix,
         timeout=timeout,
@@ -76,6 +87,7 @@ class _Session:
         *,
         terminal: Terminal,
         settings: Settings,
+        client: ControlClient,
         request: ReadRequest,
         dev_suffix: str,
         timeout: float | None,
@@ -85,6 +97,7 @@ class _Session:
         self.serving = False
         self._terminal = terminal
         self._settings = settings
+        self._client = client
         self._request = request
         self._dev_suffix = dev_suffix
         self._timeout = timeout
@@ -97,7 +110,7 @@ class _Session:
         """Serve until the app ends, or KeyboardInterrupt. Whatever happens, what was started here is gone after it."""
         roam = not os.environ.get("PORTICO_LISTEN")
         with (
-            Attachment(self._settings, self._terminal, own=True, roam=roam) as server,
+            Attachment(self._settings, self._terminal, own=True, roam=roam, client=self._client) as server,
             Reader() as reader,
             contextlib.ExitStack() as stack,
         ):
@@ -146,9 +159,9 @@ class _Session:
         self._terminal.note(f"Serving {event.app}; Ctrl-C ends it.")
         if self._timeout is not None:
             signal.setitimer(signal.ITIMER_REAL, self._timeout)
-        if event.endpoints and server.info is not None:
-            url, listen = event.endpoints[0].url, server.info.listen
-            threading.Thread(target=advise, args=(self._terminal, url, listen), daemon=True).start()
+        if event.endpoints:
+            url = event.endpoints[0].url
+            threading.Thread(target=advise, args=(self._terminal, url, server), daemon=True).start()
 
     def _print_urls(self, endpoints: list[EndpointInfo]) -> None:
         for endpoint in endpoints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
@@ -127,6 +128,10 @@ class Ingress:
         self._wheel.drop(connection)
         if not self._connections:
             self._idle.set()
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do this then; for what is rare."""
+        self._loop.call_later(seconds, action)
 
     def watch(self, connection: ClientConnection) -> None:
         """Look at the connection's deadline from now on."""

@@ -10,6 +10,7 @@ from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
 from portico.ingress.tunnel import Tunnel
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
 
@@ -130,8 +132,7 @@ class Exchange:
         if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
             self._endpoint.leave(self)
         elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self._drop_upstream()
-            self._take_lease().cancel()
+            self._part(phase)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
 
     # -- from the pool --------------------------------------------------------------------------------------------
@@ -156,10 +157,13 @@ class Exchange:
         if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
             self.phase = phase
             return
-        self._drop_upstream()
-        self._take_lease().cancel()
+        self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
+        elif phase is Phase.ANSWERING and self._chunked_out and self.head.find(b"content-type") == CONTENT_TYPE:
+            # a caller counts messages: an answer that lacks the last one does not look whole to it
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            self.client.exchange_ended(self)
         else:
             self.client.abort()
 
@@ -173,7 +177,8 @@ class Exchange:
         self.phase = Phase.SENT
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
-        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in)
+        assert self._lease is not None
+        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -240,7 +245,7 @@ class Exchange:
         self.upstream = None
         self.phase = Phase.ENDED
         lease = self._take_lease()
-        if self.response.held:
+        if self.response.held and not lease.is_foreign:
             lease.hold()
         elif self.complete:
             lease.release()
@@ -260,6 +265,13 @@ class Exchange:
         elif phase is Phase.ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
+        elif lease.is_foreign:
+            lease.release()  # programs close connections as they like; one that is gone refuses the next
+            if self._repeatable and self._tries < MAX_TRIES:
+                self.phase = Phase.WAITING
+                self.client.ingress.later(LAST_BREATH, self._retry)
+            else:
+                self.refused(pages.LOST)
         else:
             lease.broken()
             self._again(pages.LOST)
@@ -268,7 +280,11 @@ class Exchange:
         """The container's answer is not HTTP."""
         phase, self.phase = self.phase, Phase.ENDED
         self._drop_upstream()
-        self._take_lease().broken()
+        lease = self._take_lease()
+        if lease.is_foreign:
+            lease.release()
+        else:
+            lease.broken()
         if phase is Phase.ANSWERING:
             self.client.abort()
         else:
@@ -291,10 +307,24 @@ class Exchange:
         else:
             self.refused(otherwise)
 
+    def _retry(self) -> None:
+        if self.phase is Phase.WAITING:
+            self._ask()
+
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None
         assert lease is not None, "an exchange that was sent has a lease"
         return lease
+
+    def _part(self, phase: Phase) -> None:
+        """Nobody waits for the rest: the input is to end."""
+        lease = self._take_lease()
+        if lease.is_foreign and phase is Phase.SENT and self.upstream is not None:
+            self.upstream.dismiss(lease)
+            self.upstream = None
+        else:
+            self._drop_upstream()
+            lease.cancel()
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

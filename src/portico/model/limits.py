@@ -1,19 +1,30 @@
-"""Sizes as people write them."""
+"""What one function may take of a server: declared once, made at the edge from flags and variables, passed on."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
+from typing import Final
 
 from portico.model.errors import InvalidError
 
-_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The same for each function of a server.
+
+    queue: inputs that may wait for a container. containers: how many a function may have that says no
+    max_containers of its own.
+    """
+
+    queue: int = 2000
+    containers: int = 100
+
+    def validate(self) -> Limits:
+        """Itself, or InvalidError that names the setting."""
+        for name, number in (("PORTICO_QUEUE_LIMIT", self.queue), ("PORTICO_MAX_CONTAINERS", self.containers)):
+            if number < 1:
+                raise InvalidError(f"{name} must be at least 1, not {number}.")
+        return self
 
 
-def parse_size(text: str, name: str) -> int | None:
-    """Bytes; None for "unlimited". InvalidError that names the setting `name`."""
-    if text.strip().lower() == "unlimited":
-        return None
-    found = re.fullmatch(r"(\d+)\s*([a-z]*)", text.strip().lower())
-    if found is None or found[2] not in _UNITS or not int(found[1]):
-        raise InvalidError(f"{name} is not a size: {text!r}.", hint="For example 2MiB, 512KiB, 65536 or unlimited")
-    return int(found[1]) * _UNITS[found[2]]
+DEFAULT_LIMITS: Final = Limits()

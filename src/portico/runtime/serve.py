@@ -27,7 +27,7 @@ from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
@@ -45,9 +45,9 @@ class Server:
         explain: Explain,
     ) -> None:
         self._path = socket_path
+        self._threads = max_inputs + _FRAMEWORK_THREADS
         # with what a packed message may have more: the limit is on what is on the wire, too
         self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
-        self._threads = max(max_inputs, _FRAMEWORK_THREADS)
         self._explain = explain
         self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
         self._tunnels = endpoint.tunnels

@@ -92,7 +92,10 @@ class _Server:
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
         ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system, ingress)
+        machine = socket.gethostname().partition(".")[0].lower()
+        data = DataPlane(
+            settings.domain, str(public_socket), engine, control.logs.system, settings.limits, ingress, machine
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -100,7 +103,6 @@ class _Server:
 
         def booted(failure: StateError | None) -> None:
             self._failure = failure
-            data.booted()
             if failure is not None:
                 self._ending.set()
 

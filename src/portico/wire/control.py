@@ -17,6 +17,16 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     GET    /v1/apps/{ref}/history                    -> History
     POST   /v1/apps/{ref}/rollback  RollbackRequest  -> events, Deployed
     GET    /v1/apps/{ref}/logs?follow=&tail=&function= -> LogLine… (Ended when the app ends, with follow)
+    GET    /v1/environments                          -> EnvironmentList
+    POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
+    PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
+    DELETE /v1/environments/{name}?stop_apps=        -> 204
+    GET    /v1/tokens                                -> TokenList
+    POST   /v1/tokens               NewToken         -> 201, TokenSecret
+    DELETE /v1/tokens/{ref}                          -> TokenInfo     (ref: an id, or a name)
+
+What is about apps takes `?environment=`; without it, `main` is meant. From other machines, over the public door, every
+request carries `Authorization: Bearer <id>.<secret>` of a token.
 
 Errors: the status of the error's code, and a `Problem`.
 """
@@ -125,6 +135,70 @@ class History(msgspec.Struct, frozen=True):
     """Versions, the newest first."""
 
     versions: list[VersionInfo]
+
+
+class EnvironmentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment. apps: how many live there. label: what the labels of its endpoints begin with."""
+
+    name: str
+    web_suffix: str
+    created_at: float
+    label: str
+    apps: int = 0
+
+
+class EnvironmentList(msgspec.Struct, frozen=True):
+    """Environments, the oldest first."""
+
+    environments: list[EnvironmentInfo]
+
+
+class NewEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """web_suffix: None makes one of the name."""
+
+    name: str
+    web_suffix: str | None = None
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What is None stays."""
+
+    name: str | None = None
+    web_suffix: str | None = None
+
+
+class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of the control API, without its secret. environment: the only one that it is for."""
+
+    id: str
+    name: str
+    environment: str | None
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+
+class TokenList(msgspec.Struct, frozen=True):
+    """Tokens, the oldest first."""
+
+    tokens: list[TokenInfo]
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """expires_in: seconds; None: it does not expire."""
+
+    name: str
+    environment: str | None = None
+    expires_in: float | None = None
+
+
+class TokenSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A new token, with the secret that is shown once."""
+
+    id: str
+    secret: str
+    name: str
+    environment: str | None = None
 
 
 # -- events -------------------------------------------------------------------------------------------------------
