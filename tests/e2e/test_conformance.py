@@ -352,6 +352,8 @@ class Echo:
                     return
                 received += data
                 yield data
+                if not closing and any(kind == CLOSE for _, kind, _ in frames(received)):
+                    waiting, closing = [close(1000)], True  # as a client has to
             elif writable:
                 try:
                     rest = waiting[0][connection.send(waiting[0]) :]
