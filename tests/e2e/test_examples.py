@@ -27,6 +27,10 @@ USES: dict[str, list[Use] | None] = {
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "fastapi_app.py": [
+        Use("fastapi_app", {"message": "Hello"}),
+        Use("fastapi_app", {"message": "Hi"}, "/echo", b'{"message": "Hi"}'),
+    ],
     "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
     "hello.py": [Use("hello", "Hello world!")],
     "map_stream.py": [Use("stream_parallel", "".join(f"segment {i}\n" for i in range(10)))],
