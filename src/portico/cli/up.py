@@ -17,6 +17,25 @@ from portico.server.main import ServerOptions, run
 
 @click.command(short_help="Run the server.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
+@click.option(
+    "--queue-limit", type=click.IntRange(min=1), metavar="N", help="Requests that may wait for one function (2000)."
+)
+@click.option(
+    "--max-containers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Containers of a function that has no max_containers of its own (100).",
+)
+@click.option(
+    "--trusted-proxies",
+    metavar="CIDR[,CIDR]",
+    help="Believe X-Forwarded-For, -Proto and -Host of proxies there. Default: PORTICO_TRUSTED_PROXIES, or none.",
+)
+@click.option(
+    "--max-websocket-message",
+    metavar="SIZE",
+    help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
@@ -25,6 +44,10 @@ from portico.server.main import ServerOptions, run
 def up(
     ctx: click.Context,
     detach: bool,
+    queue_limit: int | None,
+    max_containers: int | None,
+    trusted_proxies: str | None,
+    max_websocket_message: str | None,
     listen: str | None,
     systemd: bool,
     ready_fd: int | None,
@@ -35,6 +58,13 @@ def up(
     PORTICO_HOME, PORTICO_LISTEN, PORTICO_DOMAIN and PORTICO_WORKSPACE say where and as what.
     """
     settings = load_settings()
+    limits = settings.limits
+    limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
+    settings = replace(settings, limits=limits)
+    if trusted_proxies is not None:
+        settings = replace(settings, trusted_proxies=trusted_proxies).validate()
+    if max_websocket_message is not None:
+        settings = replace(settings, max_websocket_message=max_websocket_message).validate()
     if listen is not None:
         settings = _listening(settings, listen)
     terminal = Terminal.standard()
