@@ -121,7 +121,7 @@ class ControlPlane:
         places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
         app = make_app(service, apps, self._rollouts, blobs, places, access)
         await self._listen(app, settings.control_socket)
-        await self._listen(make_public_app(app, access), outside.public_socket)
+        await self._listen(make_public_app(app, access, settings.calls_socket), outside.public_socket)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
 
     async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
