@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,7 @@ USES: dict[str, list[Use] | None] = {
     "siblings/words/__init__.py": None,
     "siblings/words/plural.py": None,
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
+    "web_server.py": [Use("my_server", Path("/etc/passwd").read_text(), "/etc/passwd")],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
 FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))
