@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,7 @@ USES: dict[str, list[Use] | None] = {
     "siblings/words/plural.py": None,
     "spawn_poll.py": [],  # one answer is part of the next request: the tests below know
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
+    "web_server.py": [Use("my_server", Path("/etc/passwd").read_text(), "/etc/passwd")],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
 FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))
