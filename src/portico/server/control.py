@@ -138,7 +138,7 @@ class ControlPlane:
         places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
         app = make_app(service, apps, self._rollouts, blobs, places, access)
         await self._listen(app, settings.control_socket)
-        await self._listen(make_public_app(app, access), outside.sockets.public)
+        await self._listen(make_public_app(app, access, settings.calls_socket), outside.sockets.public)
         functions = Functions(outside.data, outside.bridge)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)

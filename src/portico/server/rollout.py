@@ -226,8 +226,12 @@ class Rollouts:
         async with self.alone(environment.name, app.name):
             record = await (await self._store()).app(app.name, environment.name)
             deployment = None if record is None or record.stopped_at is not None else await self._current(record)
-            if record is not None and deployment is not None:
+            if record is None or deployment is None:
+                return
+            try:
                 await self._install(record, deployment, environment)
+            except Exception as error:  # what it needs was there a moment ago; the others are to be moved all the same
+                self._logs.system(app.id, "", "", f"the app could not be moved to its new URLs: {error}")
 
     async def _install(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> None:
         release = await self._prepare(app.id, app.current, environment, deployment.spec, deployment.bundle, _ignore)

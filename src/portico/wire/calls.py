@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 from portico.model.errors import InternalFailure
 
 SOCKET_VARIABLE: Final = "PORTICO_CALLS_SOCKET"  # where a container finds the way to call
+RELAYED_PATH: Final = b"/v1/calls"  # from another machine: where the control API passes calls on, …
+RELAYED_HOST: Final = b"x-portico-call"  # … and the header that says to which host of the calls' socket
 CONTENT_TYPE: Final = b"application/x-portico-call"
 FAILED_HEADER: Final = b"x-portico-failed"  # container -> server: the answer is what the function has raised
 STORED_HOST: Final = "stored.calls"  # where the results of stored calls are
