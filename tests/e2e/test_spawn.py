@@ -69,13 +69,25 @@ def tried(journal, gate, successes_after=0):
         time.sleep(0.01)
     return tries
 
-@app.function(scaledown_window=2, max_containers=1, retries=2)
-def tried_later(journal):
+def lose(journal):
     tries = 1 + (len(Path(journal).read_text().splitlines()) if Path(journal).exists() else 0)
     note(journal, f"try {tries}")
     if tries < 3:
         os._exit(7)
     return tries
+
+# one for each test: a function whose containers die again and again starts no others for a while
+@app.function(scaledown_window=2, max_containers=1, retries=2)
+def lost_in_spawn(journal):
+    return lose(journal)
+
+@app.function(scaledown_window=2, max_containers=1, retries=2)
+def lost_in_remote(journal):
+    return lose(journal)
+
+@app.function(scaledown_window=2, max_containers=1, retries=2)
+def lost_in_map(journal):
+    return lose(journal)
 
 @app.function(scaledown_window=2)
 def count(n):
@@ -316,9 +328,9 @@ def test_a_call_can_be_cancelled_with_its_container(laptop: Machine, tmp_path: P
         "asyncio.run(f('tried').remote.aio(j, 'odd', 2))",
         "list(f('tried').map([j], ['odd'], [2]))[0]",
         "list(f('tried').starmap([(j, 'odd', 2)]))[0]",
-        "f('tried_later').spawn(j).get()",
-        "f('tried_later').remote(j)",
-        "list(f('tried_later').map([j]))[0]",
+        "f('lost_in_spawn').spawn(j).get()",
+        "f('lost_in_remote').remote(j)",
+        "list(f('lost_in_map').map([j]))[0]",
     ],
 )
 def test_a_call_that_fails_is_tried_again(laptop: Machine, tmp_path: Path, call: str) -> None:
