@@ -33,6 +33,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
                 "PORTICO_MAX_CONTAINERS", environ.get("PORTICO_MAX_CONTAINERS"), DEFAULT_LIMITS.containers
             ),
         ),
+        trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
+        max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
     ).validate()
 
 

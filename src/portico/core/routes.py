@@ -21,10 +21,8 @@ class Claim(Generic[T]):
 
 
 class RouteTable(Generic[T]):
-    """Labels and their holders. Ephemeral labels end in a suffix, so that they never meet deployed ones.
-
-    A newer ephemeral app takes a label over; when it ends, the one before it has the label again.
-    """
+    """Labels and their holders. A newer ephemeral app takes a label over from an older one; when it ends, the older one
+    has it again. Otherwise whoever had a label keeps it."""
 
     def __init__(self) -> None:
         self._claims: dict[str, list[Claim[T]]] = {}  # the holder last; before it, those from whom it was taken
@@ -41,7 +39,7 @@ class RouteTable(Generic[T]):
             claim = self.get(label)
             if claim is None or claim.target is None or claim.app_id == app_id:
                 continue
-            if not ephemeral:
+            if not (ephemeral and claim.ephemeral):
                 raise ConflictError(
                     f"The label {label!r} belongs to the app {claim.app_name!r}.",
                     hint=f"Choose another label=, or stop that app: portico app stop {claim.app_name}",

@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
 from portico.ingress import pages
-from portico.ingress.door import Ingress
+from portico.ingress.door import Ingress, IngressOptions
 from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import NotFoundError, StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
@@ -142,10 +142,18 @@ class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
     def __init__(
-        self, domain: str, control: str, engine: Engine, system_log: SystemLog, limits: Limits = DEFAULT_LIMITS
+        self,
+        domain: str,
+        control: str,
+        engine: Engine,
+        system_log: SystemLog,
+        limits: Limits = DEFAULT_LIMITS,
+        ingress: IngressOptions | None = None,
+        machine: str = "",
     ) -> None:
         self._domain = domain
         self._limits = limits
+        self._machine = machine
         self._control = Passage(control)
         self._engine = engine
         self._system_log = system_log
@@ -158,15 +166,16 @@ class DataPlane:
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.calls = CallDirectory()
-        self.ingress = Ingress(self, self._loop)
+        self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
     def find(self, host: str) -> Endpoint | Refusal:
-        """Where a host leads: the bare domain and plain addresses to the control API, labels to endpoints."""
+        """Where a host leads: labels to endpoints; the bare domain, addresses and the machine's names to the API."""
         label, dot, domain = host.partition(".")
+        if host in (self._domain, "localhost") or label == self._machine or _is_address(host):
+            return self._control
         if not dot or domain != self._domain:
-            is_ours = host == self._domain or host.startswith("[") or host.replace(".", "").isdigit()
-            return self._control if is_ours else pages.INVALID_CALL
+            return pages.INVALID_CALL
         claim = self._routes.get(label)
         if claim is None:
             return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
@@ -400,6 +409,10 @@ class DataPlane:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith("[") or host.replace(".", "").isdigit()
 
 
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:

@@ -17,7 +17,7 @@ from portico.model.errors import ConflictError, InvalidError, NotFoundError, Uns
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
 from portico.model.settings import Settings
-from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
+from portico.model.spec import AppSpec, Bundle, ImageSpec
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
@@ -38,7 +38,6 @@ from portico.wire.control import (
 
 Emit = Callable[[Event], None]
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
-_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP, WebKind.WSGI_APP])
 
 
 def new_app_id() -> str:
@@ -271,15 +270,19 @@ class Rollouts:
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
-        for loser, name in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {name!r}."))
-            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
+        await self._tell_of_taken_labels(release, emit)
         await self._bridge.call(self._data.install, release)
         if request.rouse:
             await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
         emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
+
+    async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
+        """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
+        for loser, name in await self._bridge.call(self._data.check_labels, release):
+            emit(Warned(f"Took over a label from the running app {name!r}."))
+            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
 
     def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""
@@ -307,6 +310,7 @@ class Rollouts:
             release = await self._prepare(
                 app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
             )
+            await self._tell_of_taken_labels(release, emit)
             await self._roll_out(release, emit, _nothing)
         finally:
             self.release(app_id, where)
@@ -327,8 +331,6 @@ class Rollouts:
             web = function.web
             if web is None:
                 continue
-            if web.kind not in _SERVED:
-                raise UnsupportedError(f"{function.name}: this version does not serve @{web.kind.value} yet.")
             if web.requires_proxy_auth:
                 raise UnsupportedError(
                     f"{function.name}: requires_proxy_auth needs proxy tokens, which this version does not have yet.",

@@ -23,7 +23,7 @@ from portico.ingress.ports import Refusal, Waiter
 from portico.model.errors import StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.ports import Container, ContainerStart, Engine, StartFailure
-from portico.model.spec import Autoscaler, FunctionSpec
+from portico.model.spec import Autoscaler, FunctionSpec, WebKind
 
 log = logging.getLogger("portico.supervisor")
 
@@ -72,8 +72,13 @@ class SlotLease(Lease["Worker", Waiter]):
 
     @property
     def address(self) -> str:
-        """The container's Unix socket."""
+        """Where the container serves HTTP."""
         return self.member.container.container.address
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a program of the user's own does."""
+        return self.member.container.supervisor.is_foreign
 
     def release(self) -> None:
         """The input has ended."""
@@ -126,6 +131,7 @@ class Supervisor:
         self._notify = notify
         self._loop = loop
         concurrency = self.function.concurrency
+        self.is_foreign = function.web is not None and function.web.kind is WebKind.WEB_SERVER
         self._limits = limits
         self._autoscaler = _bounded(self.function.autoscaler, limits)
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
