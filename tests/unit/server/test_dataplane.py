@@ -13,11 +13,13 @@ from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import ConflictError
 from portico.model.ports import BuiltImage
 from portico.model.spec import AppSpec, EntrySpec, FunctionSpec, WebKind, WebSpec
-from portico.server.dataplane import Bridge, DataPlane, Release
+from portico.server.dataplane import Bridge, DataPlane, Release, Sockets
 
 
 class Asked:
     """A waiter that records what it hears."""
+
+    wants_desk = False
 
     def __init__(self) -> None:
         self.granted = lambda lease: self.heard.append("granted")
@@ -53,7 +55,7 @@ def a_release(app_id: str, folder: Path) -> Release:
 
 async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(tmp_path: Path) -> None:
     """The other one is not committed at all."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     committing, go_on = asyncio.Event(), asyncio.Event()
     committed: list[str] = []
 
@@ -79,7 +81,7 @@ async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(
 
 async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_path: Path) -> None:
     """By URL and by call; what nobody has is known at once."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path, manual=True), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path, manual=True), lambda *_: None)
     early = ask(data.find("egg.localhost"))
     host = "f.ap-1"
     data.claim("ap-1", "one", ["egg"], [host])
@@ -99,7 +101,7 @@ async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_pat
 
 async def test_who_asks_for_an_app_that_cannot_come_up_hears_why(tmp_path: Path) -> None:
     """By URL and by call."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     data.claim("ap-1", "one", ["egg"], ["f.ap-1"])
     data.claimed()
     waiting = [ask(data.find("egg.localhost")), ask(data.calls.find("f.ap-1"))]
@@ -114,7 +116,7 @@ async def test_who_asks_for_an_app_that_cannot_come_up_hears_why(tmp_path: Path)
 
 async def test_a_deploy_may_not_have_the_label_of_an_app_that_comes_up(tmp_path: Path) -> None:
     """The error names the holder."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     data.claim("ap-1", "one", ["egg"], [])
     with pytest.raises(ConflictError, match="one"):
         data.check_labels(a_release("ap-2", tmp_path))
@@ -123,7 +125,7 @@ async def test_a_deploy_may_not_have_the_label_of_an_app_that_comes_up(tmp_path:
 
 async def test_a_deploy_whose_client_leaves_during_its_commit_ends_when_it_is_live(tmp_path: Path) -> None:
     """Not before: the next one of this app waits for it."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     committing, go_on = asyncio.Event(), asyncio.Event()
 
     async def commit() -> None:
