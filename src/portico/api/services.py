@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from portico.model.calls import Body, CallRecord
 from portico.wire.control import (
     AppInfo,
     DeployRequest,
@@ -14,8 +17,11 @@ from portico.wire.control import (
     Event,
     History,
     LogLine,
+    NewToken,
     RollbackRequest,
     ServerInfo,
+    TokenInfo,
+    TokenSecret,
 )
 
 
@@ -72,6 +78,50 @@ class DeployService(Protocol):
         """Replace its code. Events until Deployed; raises where it fails, and the last good version answers again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A function that is called."""
+
+    app_id: str
+    function: str
+    is_generator: bool
+
+
+class CallService(Protocol):
+    """Stored calls."""
+
+    async def accept(self, key: tuple[str, str], head: bytes, client: str, chunks: AsyncIterator[bytes]) -> str:
+        """Store a call for this app id and function; its id, once it is on disk."""
+
+    def is_long(self, key: tuple[str, str]) -> bool:
+        """Whether hundreds of calls wait for this function."""
+
+    async def outcome(self, call_id: str, wait: float | None) -> CallRecord:
+        """The call, when it is done, or as it is after so many seconds. NotFoundError, OutputExpiredError."""
+
+    def contents(self, body: Body) -> AsyncIterator[bytes]:
+        """The bytes of a body."""
+
+    async def cancel(self, call_id: str, *, terminate: bool) -> None:
+        """End a call, and with `terminate` its container; one that has ended stays as it is."""
+
+
+class FunctionService(Protocol):
+    """Functions of living apps, by the host at which they are called."""
+
+    async def find(self, host: str) -> Target:
+        """NotFoundError when no living app has it."""
+
+    async def find_web(self, host: str) -> Target:
+        """The one that answers requests at this host; NotFoundError when there is none."""
+
+    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
+        """Its "retries", "stats" or "autoscaler"."""
+
+    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+        """Change some of its settings, until its next version; all of them."""
+
+
 class EnvironmentService(Protocol):
     """The environments."""
 
@@ -86,3 +136,22 @@ class EnvironmentService(Protocol):
 
     async def delete_environment(self, name: str, *, stop_apps: bool) -> None:
         """Forget it and what was deployed there; ConflictError while apps live there, unless they may be stopped."""
+
+
+class AccessService(Protocol):
+    """Who may use the API from other machines."""
+
+    async def admit(self, authorization: str) -> TokenInfo:
+        """The token in this header; AuthError where it has none that is valid."""
+
+    def using(self, token_id: str) -> AbstractContextManager[None]:
+        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+
+    async def tokens(self) -> list[TokenInfo]:
+        """All that have not been revoked, the oldest first."""
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        """One more; its secret is known only now."""
+
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        """By id or name. It is valid no longer, and what runs on its behalf ends."""

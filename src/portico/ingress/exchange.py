@@ -10,6 +10,7 @@ from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
 from portico.ingress.tunnel import Tunnel
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -50,6 +51,7 @@ class Exchange:
         "head",
         "id",
         "keep_alive",
+        "origin",
         "phase",
         "response",
         "tunnel",
@@ -61,6 +63,7 @@ class Exchange:
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
         self.client = client
         self.head = head
+        self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
@@ -82,6 +85,11 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
+
+    @property
+    def wants_desk(self) -> bool:
+        """See `ingress.ports.Waiter`."""
+        return self.head.wants_desk
 
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Endpoint | Refusal) -> None:
@@ -157,6 +165,10 @@ class Exchange:
         self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
+        elif phase is Phase.ANSWERING and self._chunked_out and self.head.find(b"content-type") == CONTENT_TYPE:
+            # a caller counts messages: an answer that lacks the last one does not look whole to it
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            self.client.exchange_ended(self)
         else:
             self.client.abort()
 
@@ -171,9 +183,7 @@ class Exchange:
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
         assert self._lease is not None
-        head = self.head.render(
-            self.id.encode(), self.client.peer, chunked=self.chunked_in, foreign=self._lease.is_foreign
-        )
+        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True

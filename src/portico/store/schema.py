@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData(
     naming_convention={  # names for all, so that migrations can address them on every database
@@ -20,6 +33,18 @@ environments = Table(
     Column("web_suffix", String(64), nullable=False),
     Column("created_at", Double, nullable=False),  # seconds since the epoch, as all times here
     UniqueConstraint("web_suffix"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the secret, in hex
+    Column("environment", String(64), nullable=True),  # NULL: all
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),
 )
 
 apps = Table(
@@ -44,4 +69,32 @@ deployments = Table(
     Column("digest", String(128), nullable=False),
     Column("tag", Text, nullable=True),
     Column("rollback_of", Integer, nullable=True),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("position", Integer, primary_key=True),  # the order of acceptance
+    Column("id", String(64), nullable=False),
+    Column("app_id", String(64), nullable=False),  # of an ephemeral app, too: no foreign key
+    Column("function", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_size", BigInteger, nullable=False),
+    Column("body_file", String(128), nullable=True),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Double, nullable=True),
+    Column("finished_at", Double, nullable=True),
+    Column("status", Integer, nullable=True),  # from here on: what it came to
+    Column("code", String(64), nullable=True),
+    Column("lines", LargeBinary, nullable=True),
+    Column("result", LargeBinary, nullable=True),
+    Column("result_size", BigInteger, nullable=True),
+    Column("result_file", String(128), nullable=True),
+    UniqueConstraint("id"),
+    Index("ix_calls_state_app_id_function_position", "state", "app_id", "function", "position"),
+    Index("ix_calls_finished_at", "finished_at"),
 )
