@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.conftest import EXAMPLES, Machine
+from tests.e2e.conftest import EXAMPLES, Machine, wait_until
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ USES: dict[str, list[Use] | None] = {
     "siblings/shapes.py": None,
     "siblings/words/__init__.py": None,
     "siblings/words/plural.py": None,
+    "spawn_poll.py": [],  # one answer is part of the next request: the tests below know
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
@@ -74,6 +75,11 @@ def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
         answer = machine.request(urls[use.function] + use.path, method, body=use.body)
         is_json = answer.headers["content-type"] == "application/json"
         assert (answer.status, answer.json if is_json else answer.text) == (200, use.expected)
+    if file == "spawn_poll.py":
+        call_id = machine.request(urls["submit"] + "/?text=hello").json["call_id"]  # type: ignore[index]
+        result = f"{urls['result']}/?call_id={call_id}"
+        wait_until(lambda: machine.request(result).status == 200, "the job is done")
+        assert machine.request(result).json == {"result": "HELLO"}
     if file == "web_url.py":
         assert machine.request(urls["my_endpoint"]).json == {"url": urls["my_endpoint"]}
     if file == "docs_and_label.py":

@@ -11,7 +11,7 @@ from portico.engines.fake import FakeEngine
 from portico.model.errors import ConflictError
 from portico.model.ports import BuiltImage
 from portico.model.spec import AppSpec, EntrySpec, FunctionSpec, WebKind, WebSpec
-from portico.server.dataplane import DataPlane, Release
+from portico.server.dataplane import DataPlane, Release, Sockets
 
 
 def a_release(app_id: str, folder: Path) -> Release:
@@ -33,7 +33,7 @@ def a_release(app_id: str, folder: Path) -> Release:
 
 async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(tmp_path: Path) -> None:
     """The other one is not committed at all."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     committing, go_on = asyncio.Event(), asyncio.Event()
     committed: list[str] = []
 
