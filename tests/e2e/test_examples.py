@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,10 @@ USES: dict[str, list[Use] | None] = {
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "fastapi_app.py": [
+        Use("fastapi_app", {"message": "Hello"}),
+        Use("fastapi_app", {"message": "Hi"}, "/echo", b'{"message": "Hi"}'),
+    ],
     "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
     "hello.py": [Use("hello", "Hello world!")],
     "map_stream.py": [Use("stream_parallel", "".join(f"segment {i}\n" for i in range(10)))],
@@ -45,6 +50,7 @@ USES: dict[str, list[Use] | None] = {
     "siblings/words/plural.py": None,
     "spawn_poll.py": [],  # one answer is part of the next request: the tests below know
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
+    "web_server.py": [Use("my_server", Path("/etc/passwd").read_text(), "/etc/passwd")],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
 FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))

@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary
 
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
@@ -19,7 +18,7 @@ from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
 
 _AHEAD: Final = 16  # messages that wait for who reads them before the server is kept waiting
 
-_idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | Remote, list[_Connection]]] = WeakKeyDictionary()
+_kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
 
 async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,9 +107,37 @@ async def _begin(route: Route, say: Say) -> _Connection:
     raise route.missing()
 
 
+class _Kept:
+    """The idle connections of one loop, by socket. They are closed when the loop shuts its generators down."""
+
+    def __init__(self) -> None:
+        self.idle: dict[str | Remote, list[_Connection]] = {}
+        self._end = self._at_the_end(asyncio.get_running_loop())
+
+    async def begin(self) -> None:
+        """Have the loop know of it."""
+        await anext(self._end)
+
+    async def _at_the_end(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            del _kept[loop]
+            for connections in self.idle.values():
+                for connection in connections:
+                    connection.close()
+            await asyncio.sleep(0)  # transports close in the loop's next turn
+
+
 async def _connect(address: str | Remote) -> _Connection:
     loop = asyncio.get_running_loop()
-    idle = _idle.setdefault(loop, {}).setdefault(address, [])
+    kept = _kept.get(loop)
+    if kept is None:
+        for other in [other for other in _kept if other.is_closed()]:
+            del _kept[other]  # whoever ran it did not shut its generators down
+        kept = _kept[loop] = _Kept()
+        await kept.begin()
+    idle = kept.idle.setdefault(address, [])
     while idle:
         connection = idle.pop()
         if connection.usable:
