@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import httptools
 
+from portico.client.remote import Remote
 from portico.model import errors
 from portico.model.spec import RetryPolicy
 from portico.wire import codec, raised
@@ -28,6 +29,7 @@ from portico.wire.calls import (
 _OK: Final = 200
 _NOT_READY: Final = 202
 _NOT_FOUND: Final = 404
+_DOOR: Final = (401, 403)
 _HAS_URL: Final = 405
 _FULL: Final = 429
 _UNAVAILABLE: Final = 503
@@ -36,9 +38,11 @@ _PLAIN: Final = ("invalid", "not_found", "output_expired")  # texts that name wh
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to a function: the server's socket, and the hosts to try, in order. The rest is for error messages."""
+    """The way to a function: the server's socket, or the server elsewhere; and the hosts to try, in order. The rest is
+    for error messages.
+    """
 
-    socket: str
+    socket: str | Remote
     hosts: tuple[str, ...]
     function: str
     app: str | None
@@ -55,7 +59,7 @@ class Route:
         return errors.NotFoundError(f"There is no function {self.function!r} in {of}.", hint="See `portico app list`.")
 
 
-def stored(socket: str, call_id: str, verb: str) -> Route:
+def stored(socket: str | Remote, call_id: str, verb: str) -> Route:
     """The way to a stored call."""
     return Route(socket, (STORED_HOST,), call_id, None, verb)
 
@@ -185,7 +189,10 @@ class Answer:
         if self._status == _NOT_READY:
             return errors.NotReadyError(f"{route.function} has no result yet.")
         try:
-            told = json.loads(self._text)["error"]
+            told = json.loads(self._text)
+            if self._status in _DOOR:  # of the control API, on a server elsewhere
+                return errors.by_code(told["code"], told["message"], hint=told.get("hint"))
+            told = told["error"]
             code, text = told.get("code", "remote"), str(told["message"]).removeprefix("modal-http: ")
         except (ValueError, KeyError, TypeError, AttributeError):
             code, text = "remote", bytes(self._text[:1000]).decode(errors="replace")

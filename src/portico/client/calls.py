@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
+from portico.client.remote import CONNECT_TIMEOUT, Remote, open_connection, through
 from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
@@ -22,7 +23,7 @@ from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
 IDLE_LIMIT: Final = 60.0  # seconds that a connection rests, less than the server's own limit
 _CHUNK: Final = 1 << 18
 
-_idle: dict[str, list[tuple[socket.socket, float]]] = {}
+_idle: dict[str | Remote, list[tuple[socket.socket, float]]] = {}
 os.register_at_fork(after_in_child=_idle.clear)
 
 
@@ -86,7 +87,7 @@ def _exchange(route: Route, say: Say) -> Generator[Answer, None, None]:
         answer = Answer()
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer is there
-                for piece in say(host):
+                for piece in through(route.socket, say(host)):
                     connection.sendall(piece)
             while not answer.complete:
                 _receive(connection, answer, route)
@@ -115,8 +116,8 @@ def _receive(connection: socket.socket, answer: Answer, route: Route) -> None:
     answer.feed(data)
 
 
-def _connection(path: str) -> socket.socket:
-    idle = _idle.get(path)
+def _connection(address: str | Remote) -> socket.socket:
+    idle = _idle.get(address)
     while idle:
         try:
             connection, since = idle.pop()
@@ -125,12 +126,16 @@ def _connection(path: str) -> socket.socket:
         if time.monotonic() - since < IDLE_LIMIT and not _readable(connection):
             return connection
         connection.close()
+    if isinstance(address, Remote):
+        connection = open_connection(address, CONNECT_TIMEOUT).sock
+        connection.settimeout(None)  # a function may take its time
+        return connection
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(path)
+        connection.connect(address)
     except OSError as error:
         connection.close()
-        raise no_server(path, error) from None
+        raise no_server(address, error) from None
     return connection
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, cast
 
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
+from portico.client.remote import CONNECT_TIMEOUT, Remote, keep_alive, through, unreachable
 from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
@@ -93,7 +94,7 @@ async def _begin(route: Route, say: Say) -> _Connection:
     for host in route.hosts:
         connection = await _connect(route.socket)
         try:
-            await connection.say(say(host))
+            await connection.say(through(route.socket, say(host)))
             while not connection.answer.decided:
                 await connection.more(route)
             if host == route.hosts[-1] or not connection.answer.missing():
@@ -110,7 +111,7 @@ class _Kept:
     """The idle connections of one loop, by socket. They are closed when the loop shuts its generators down."""
 
     def __init__(self) -> None:
-        self.idle: dict[str, list[_Connection]] = {}
+        self.idle: dict[str | Remote, list[_Connection]] = {}
         self._end = self._at_the_end(asyncio.get_running_loop())
 
     async def begin(self) -> None:
@@ -128,7 +129,7 @@ class _Kept:
             await asyncio.sleep(0)  # transports close in the loop's next turn
 
 
-async def _connect(path: str) -> _Connection:
+async def _connect(address: str | Remote) -> _Connection:
     loop = asyncio.get_running_loop()
     kept = _kept.get(loop)
     if kept is None:
@@ -136,16 +137,30 @@ async def _connect(path: str) -> _Connection:
             del _kept[other]  # whoever ran it did not shut its generators down
         kept = _kept[loop] = _Kept()
         await kept.begin()
-    idle = kept.idle.setdefault(path, [])
+    idle = kept.idle.setdefault(address, [])
     while idle:
         connection = idle.pop()
         if connection.usable:
             return connection
         connection.close()
+    if isinstance(address, Remote):
+        return await _connect_remote(address, lambda: _Connection(idle))
     try:
-        _, connection = await loop.create_unix_connection(lambda: _Connection(idle), path)
+        _, connection = await loop.create_unix_connection(lambda: _Connection(idle), address)
     except OSError as error:
-        raise no_server(path, error) from None
+        raise no_server(address, error) from None
+    return connection
+
+
+async def _connect_remote(remote: Remote, make: Callable[[], _Connection]) -> _Connection:
+    loop = asyncio.get_running_loop()
+    secure = True if remote.parts.scheme == "https" else None
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            transport, connection = await loop.create_connection(make, remote.host, remote.port, ssl=secure)
+    except OSError as error:
+        raise unreachable(remote, error) from None
+    keep_alive(transport.get_extra_info("socket"))
     return connection
 
 

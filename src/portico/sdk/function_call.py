@@ -103,9 +103,9 @@ class FunctionCall(Generic[R]):
 
     def _route(self, verb: str) -> Route:
         from portico.client.answers import stored
-        from portico.client.settings import calls_socket
+        from portico.client.calling import calls_address
 
-        return stored(calls_socket(), self._object_id, verb)
+        return stored(calls_address()[0], self._object_id, verb)
 
 
 class _Gather:

@@ -342,7 +342,7 @@ class Function(Registered, Generic[P, R]):
     def _to(self, verb: str) -> Route:
         """The way to it, whatever it is; ExecutionError when it does not run."""
         from portico.client.answers import Route
-        from portico.client.settings import calls_socket, environment_name
+        from portico.client.calling import calls_address
 
         running = context.running()
         if self._spec is not None and running is None:
@@ -351,13 +351,13 @@ class Function(Registered, Generic[P, R]):
                 hint="Start it with `portico run FILE`, or deploy it and look it up: "
                 f'modal.Function.from_name("{self._app_name or "app"}", "{self.name}").',
             )
-        environment = environment_name(self._environment)
+        address, environment = calls_address(self._environment)
         owners = [] if running is None or self._spec is None else [running.app_id]
         if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
             owners.append(self._app_name)  # of another app in the same file, it may be
         hosts = tuple(call_host(environment, owner, self.name) for owner in owners)
         retries: RetryPolicy | Literal["ask"] | None = self._spec.retries if self._spec is not None else "ask"
-        return Route(calls_socket(), hosts, self.name, self._app_name, verb, retries)
+        return Route(address, hosts, self.name, self._app_name, verb, retries)
 
 
 def _check_kind(is_generator: bool, wanted: bool, verb: str) -> None:
