@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -124,5 +125,7 @@ async def test_what_belongs_to_no_call_is_swept_up(tmp_path: Path) -> None:
     async def is_kept(call_id: str) -> bool:
         return call_id == "fc-b"
 
-    await bodies.sweep(is_kept)
+    await bodies.sweep(is_kept, before=0.0)
+    assert len(list((tmp_path / "calls").iterdir())) == 4
+    await bodies.sweep(is_kept, before=time.time() + 60)
     assert sorted(file.name for file in (tmp_path / "calls").iterdir()) == ["fc-b.request", "fc-b.response"]

@@ -51,6 +51,14 @@ def web():
 
     return web
 
+@app.function(scaledown_window=2)
+@modal.concurrent(max_inputs=5)
+@modal.web_server(8000)
+def program():
+    import subprocess
+    Path("said.txt").write_text("hello of a file")
+    subprocess.Popen("exec python -m http.server 8000", shell=True)
+
 @app.function(scaledown_window=2, timeout=1)
 @modal.fastapi_endpoint()
 async def slow():
@@ -93,6 +101,14 @@ def test_a_request_is_answered_later(laptop: Machine) -> None:
         assert (answer.status, answer.body) == (201, b"olleh")
         seen = [answer.headers[name] for name in ("x-seen", "x-host", "x-from", "content-type", "x-length")]
         assert seen == ["yes", base.partition("//")[2], "127.0.0.1 http", "text/x-echo; charset=utf-8", "5"]
+
+
+def test_programs_that_listen_are_asked_later_too(laptop: Machine) -> None:
+    """They get the headers that they know."""
+    answer = result(laptop, later(laptop, laptop.urls["program"] + "/said.txt"))  # type: ignore[attr-defined]
+    assert (answer.status, answer.text) == (200, "hello of a file")
+    missing = result(laptop, later(laptop, laptop.urls["program"] + "/missing.txt"))  # type: ignore[attr-defined]
+    assert missing.status == 404
 
 
 def test_large_bodies_pass(laptop: Machine) -> None:

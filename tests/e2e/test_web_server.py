@@ -174,7 +174,7 @@ def single():
     start("0.0.0.0", 80)
 
 
-@app.function(max_containers=1, timeout=1)
+@app.function(max_containers=1, timeout=1, startup_timeout=60)
 @modal.web_server(8000)
 def hasty():
     start("0.0.0.0")

@@ -10,7 +10,7 @@ from portico.model.spec import RetryPolicy
 from portico.wire.calls import Kind, Message
 
 ASK_RETRIES: Final = ask("GET", "/retries")
-LOST: Final = (errors.RemoteError, errors.FunctionTimeoutError)  # the function has run, or may have
+LOST: Final = (errors.RemoteError, errors.FunctionTimeoutError, errors.StartError)
 
 Outcome = Message | errors.Error
 

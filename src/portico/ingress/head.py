@@ -146,11 +146,7 @@ class RequestHead:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
-        if foreign:
-            address, _, scheme = client.split(b" ")
-            opening = _FOREIGN_OPENING % (input_id, address, scheme, self.hosts[0])
-        else:
-            opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
+        opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
@@ -208,6 +204,14 @@ class ResponseHead:
             framing,
             request_id,
         )
+
+
+def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:
+    """The header lines that a container gets of us. client: its address, its port, and the scheme that it used."""
+    if not foreign:
+        return b"x-portico-input: %b %b\r\n" % (input_id, client)
+    address, _, scheme = client.split(b" ")
+    return _FOREIGN_OPENING % (input_id, address, scheme, host)
 
 
 def host_of(value: bytes) -> str | None:

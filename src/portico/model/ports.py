@@ -290,5 +290,5 @@ class Bodies(Protocol):
     async def remove(self, call_ids: Collection[str]) -> None:
         """Remove all that belongs to these calls."""
 
-    async def sweep(self, is_kept: Callable[[str], Awaitable[bool]]) -> None:
-        """Remove what belongs to calls that are not kept. For a server's start."""
+    async def sweep(self, is_kept: Callable[[str], Awaitable[bool]], before: float) -> None:
+        """Remove what was written before then and belongs to calls that are not kept."""

@@ -10,10 +10,12 @@ from typing import Final
 
 import httptools
 
+from portico.ingress.head import opening_lines
+from portico.ingress.ports import Lease
 from portico.model.calls import Body, CallRecord
 from portico.model.ports import Bodies
 from portico.wire.calls import FAILED_HEADER
-from portico.wire.container import HELD_HEADER, INPUT_HEADER
+from portico.wire.container import HELD_HEADER
 
 INLINE: Final = 16 * 1024  # bytes of a body that stay with the record
 _CHUNK: Final = 1 << 18
@@ -41,15 +43,15 @@ class Delivery:
     failed: bool
 
 
-async def carry(call: CallRecord, input_id: str, address: str, bodies: Bodies) -> Delivery:
-    """Send it to the container at this address; what it answers. LostError when there is no whole answer."""
+async def carry(call: CallRecord, input_id: str, lease: Lease, bodies: Bodies) -> Delivery:
+    """Send it to the container of this lease; what it answers. LostError when there is no whole answer."""
     try:
-        reader, writer = await asyncio.open_unix_connection(address)
+        reader, writer = await _connect(lease.address)
     except OSError:
         raise LostError(untouched=True) from None
     try:
         answer = _Response()
-        sending = asyncio.ensure_future(_send(writer, call, input_id, bodies))
+        sending = asyncio.ensure_future(_send(writer, call, _opening(call, input_id, lease), bodies))
         try:
             await _head(reader, answer)
             answer.complete = answer.complete or call.head.startswith(b"HEAD ")
@@ -62,7 +64,8 @@ async def carry(call: CallRecord, input_id: str, address: str, bodies: Bodies) -
                 await sending
     finally:
         writer.close()
-    return Delivery(answer.status, b"".join(answer.lines), body, answer.held, answer.failed)
+    held = answer.held and not lease.is_foreign
+    return Delivery(answer.status, b"".join(answer.lines), body, held, answer.failed)
 
 
 async def keep(name: str, chunks: AsyncIterator[bytes], bodies: Bodies) -> Body:
@@ -90,12 +93,22 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield chunk
 
 
-async def _send(writer: asyncio.StreamWriter, call: CallRecord, input_id: str, bodies: Bodies) -> None:
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("/"):
+        return await asyncio.open_unix_connection(address)
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host.strip("[]"), int(port))
+
+
+def _opening(call: CallRecord, input_id: str, lease: Lease) -> bytes:
+    lines = call.head.lower().split(b"\r\n")
+    host = next((line.partition(b":")[2].strip() for line in lines if line.startswith(b"host:")), b"localhost")
+    return opening_lines(input_id.encode(), call.client.encode(), host, foreign=lease.is_foreign)
+
+
+async def _send(writer: asyncio.StreamWriter, call: CallRecord, opening: bytes, bodies: Bodies) -> None:
     line, _, lines = call.head.partition(b"\r\n")
-    writer.write(
-        b"%b\r\n%b: %b %b\r\n%bconnection: close\r\ncontent-length: %d\r\n\r\n"
-        % (line, INPUT_HEADER, input_id.encode(), call.client.encode(), lines, call.body.size)
-    )
+    writer.write(b"%b\r\n%b%bconnection: close\r\ncontent-length: %d\r\n\r\n" % (line, opening, lines, call.body.size))
     async for piece in contents(call.body, bodies):
         writer.write(piece)
         await writer.drain()

@@ -103,6 +103,7 @@ class DurableCalls:
         self._sweeping: asyncio.TimerHandle | None = None
         self._closing = False
         self._begun = asyncio.Event()
+        self._began_at = 0.0  # by the clock of files
         self._interrupted: list[CallRecord] = []  # what an earlier server had started
 
     def __repr__(self) -> str:
@@ -192,6 +193,7 @@ class DurableCalls:
 
     async def begin(self) -> None:
         """Look at what an earlier server has left, before any app is up."""
+        self._began_at = time.time()
         store = await self._store()
         self._interrupted = await store.started()
         for key in await store.waiting():
@@ -211,7 +213,7 @@ class DurableCalls:
         async def is_kept(call_id: str) -> bool:
             return await store.call(call_id) is not None
 
-        await self._bodies.sweep(is_kept)
+        await self._bodies.sweep(is_kept, self._began_at)
         self._sweep()
 
     def drain(self) -> None:
@@ -346,9 +348,10 @@ class DurableCalls:
             self._bridge.post(lease.release)
             raise
         try:
-            delivery = await carry(call, input_id, lease.address, self._bodies)
+            delivery = await carry(call, input_id, lease, self._bodies)
         except LostError as lost:
-            self._bridge.post(lease.broken)
+            # a foreign program says nothing of inputs: it has ended one when its connection has
+            self._bridge.post(lease.release if lease.is_foreign else lease.broken)
             if self._closing:
                 return
             if lost.untouched:
@@ -357,7 +360,7 @@ class DurableCalls:
                 await self._job_failed(job, Outcome(status=502, body=_text(_plain(pages.LOST)), code="remote"))
             return
         except BaseException:
-            self._bridge.post(lease.cancel)
+            self._bridge.post(lease.release if lease.is_foreign else lease.cancel)
             if job.terminate:
                 self._bridge.post(kill, lease)
             raise

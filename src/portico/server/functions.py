@@ -61,12 +61,12 @@ class Functions:
                 "num_running_inputs": counts.running,
                 "input_headroom": endpoint.supervisor.room,
             }
-        return asdict(endpoint.supervisor.autoscaler)
+        return asdict(endpoint.supervisor.wish)
 
     def _update(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
         supervisor = self._endpoint(target).supervisor
-        supervisor.rescale(changed(supervisor.autoscaler, settings))
-        return asdict(supervisor.autoscaler)
+        supervisor.rescale(changed(supervisor.wish, settings))
+        return asdict(supervisor.wish)
 
 
 def _target(endpoint: FunctionEndpoint | None) -> Target:

@@ -137,7 +137,8 @@ class Supervisor:
         concurrency = self.function.concurrency
         self.is_foreign = function.web is not None and function.web.kind is WebKind.WEB_SERVER
         self._limits = limits
-        self.autoscaler = _bounded(self.function.autoscaler, limits)
+        self.wish = self.function.autoscaler
+        self.autoscaler = _bounded(self.wish, limits)
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
         self._target = min(concurrency.target, slots)
         self.pool: Pool[Worker, Waiter] = Pool(slots, limits.queue, SlotLease, target=self._target)
@@ -192,6 +193,7 @@ class Supervisor:
 
     def rescale(self, autoscaler: Autoscaler) -> None:
         """From now on, until the next version."""
+        self.wish = autoscaler
         self.autoscaler = autoscaler = _bounded(autoscaler, self._limits)
         if autoscaler.max_containers is not None:
             # those above the new bound go at once; what runs in them goes on

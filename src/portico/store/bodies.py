@@ -57,11 +57,14 @@ class FolderBodies:
         """Remove all that belongs to these calls."""
         await asyncio.to_thread(self._remove, call_ids)
 
-    async def sweep(self, is_kept: Callable[[str], Awaitable[bool]]) -> None:
-        """Remove what belongs to calls that are not kept."""
-        for file in await asyncio.to_thread(lambda: list(self._folder.glob("*"))):
+    async def sweep(self, is_kept: Callable[[str], Awaitable[bool]], before: float) -> None:
+        """Remove what was written before then and belongs to calls that are not kept."""
+        for file in await asyncio.to_thread(self._older, before):
             if file.name.startswith(TEMPORARY) or not await is_kept(file.name.partition(".")[0]):
                 await asyncio.to_thread(_unlink, file)
+
+    def _older(self, before: float) -> list[Path]:
+        return [file for file in self._folder.glob("*") if file.stat().st_mtime < before]
 
     def _remove(self, call_ids: Collection[str]) -> None:
         for call_id in call_ids:
