@@ -178,6 +178,7 @@ def test_a_revoked_token_ends_at_once(office: Office, laptop: Machine) -> None:
     process = laptop.start("serve", "served.py")
     url = process.until("^http://.*")[0]
     assert "is revoked" in office.server.run("token", "revoke", "laptop", "--yes").stdout
+    process.until("The token has been revoked")
     assert process.popen.wait(PATIENCE) == 1
     wait_until(lambda: office.get(url).status == 404, "the app has ended")
     assert "unknown, revoked or expired" in laptop.run("app", "list", code=1).stderr

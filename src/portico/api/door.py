@@ -7,19 +7,44 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portico.api.errors import respond
-from portico.api.http import environment_of
+from portico.api.errors import respond, to_problem
+from portico.api.http import EVENTS, environment_of
 from portico.api.services import AccessService
-from portico.model.errors import AuthError, PermissionDeniedError
+from portico.model import errors
 from portico.wire.calls import RELAYED_PATH
+from portico.wire.control import encode_event
 
 # What a token for one environment may ask for. Content is nobody's: who asks for it knows what it is.
 _PLACED: Final = re.compile(r"/v1/(apps|deployments|ephemeral|secrets)(/.*)?")
 _COMMON: Final = re.compile(r"/v1/(blobs/.*|server)")
 
 _CALLS: Final = RELAYED_PATH.decode() + "/"
+
+
+class _Answer:
+    """How far the answer to a request has come."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = False
+        self._events = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._begun, self._events = True, EVENTS in dict(message["headers"]).values()
+        await self._send(message)
+
+    async def refuse(self, error: Exception, scope: Scope, receive: Receive) -> None:
+        """An answer where there was none, the last event of those that came; what else is cut short stays so."""
+        if not self._begun:
+            response = respond(error)
+            if isinstance(error, errors.AuthError):
+                response.headers["www-authenticate"] = "Bearer"
+            await response(scope, receive, self._send)
+        elif self._events:
+            await self._send({"type": "http.response.body", "body": encode_event(to_problem(error)[1])})
 
 
 class TokenDoor:
@@ -38,17 +63,14 @@ class TokenDoor:
         if scope["path"] == "/healthz":
             await PlainTextResponse("ok\n")(scope, receive, send)
             return
+        answer = _Answer(send)
         try:
             token_id = await self._admit(scope)
+            with self._access.using(token_id):
+                calls = scope["path"].startswith(_CALLS)
+                await (self._calls if calls else self._app)(scope, receive, answer.send)
         except Exception as error:
-            response = respond(error)
-            if isinstance(error, AuthError):
-                response.headers["www-authenticate"] = "Bearer"
-            await response(scope, receive, send)
-            return
-        with self._access.using(token_id):
-            calls = scope["path"].startswith(_CALLS)
-            await (self._calls if calls else self._app)(scope, receive, send)
+            await answer.refuse(error, scope, receive)
 
     async def _admit(self, scope: Scope) -> str:
         request = Request(scope)
@@ -57,7 +79,7 @@ class TokenDoor:
             asked = environment_of(request) if _PLACED.fullmatch(scope["path"]) else None
             if asked != token.environment:
                 what = "the server itself" if asked is None else f"the environment {asked!r}"
-                raise PermissionDeniedError(
+                raise errors.PermissionDeniedError(
                     f"The token {token.id} is for the environment {token.environment!r} only, and not for {what}.",
                     hint="Name that environment with --env or PORTICO_ENVIRONMENT, or use another token.",
                 )

@@ -19,7 +19,7 @@ from portico.wire.control import Event, encode_event
 
 MAX_DOCUMENT = 64 << 20  # bytes
 _JSON = "application/json"
-_NDJSON = "application/x-ndjson"
+EVENTS = b"application/x-ndjson"  # the content type of event streams
 _CLIENT_LEFT = 499  # nobody reads it
 
 _T = TypeVar("_T")
@@ -103,7 +103,7 @@ class EventStream:
         except Exception as error:
             await respond(error)(scope, receive, send)
             return
-        head = [(b"content-type", _NDJSON.encode())]
+        head = [(b"content-type", EVENTS)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         if first is not None:
             await _send_line(send, encode_event(first))

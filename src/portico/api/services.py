@@ -145,7 +145,7 @@ class AccessService(Protocol):
         """The token in this header; AuthError where it has none that is valid."""
 
     def using(self, token_id: str) -> AbstractContextManager[None]:
-        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+        """The current task runs on behalf of this token: what it does is ended, with AuthError, when it is revoked."""
 
     async def tokens(self) -> list[TokenInfo]:
         """All that have not been revoked, the oldest first."""

@@ -36,7 +36,7 @@ AmbientCapabilities={capabilities}
 ProtectSystem=strict
 {home}
 ReadWritePaths={writable}
-PrivateTmp=yes
+PrivateTmp={tmp}
 ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
@@ -71,6 +71,7 @@ def unit(settings: Settings) -> str:
         command=f"{_quoted(sys.executable)} -P -m portico up",
         capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.listen_port < 1024 else "",
         home=f"ProtectHome={'read-only' if under_home else 'yes'}",
+        tmp="yes" if settings.run_dir.is_relative_to(home) else "no",  # or nobody else finds the sockets there
         writable=_quoted(str(home)),
     ).rstrip("\n")
 

@@ -55,13 +55,18 @@ class Access:
 
     @contextmanager
     def using(self, token_id: str) -> Iterator[None]:
-        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+        """The current task runs on behalf of this token: what it does is ended, with AuthError, when it is revoked."""
         task = asyncio.current_task()
         assert task is not None
         tasks = self._running.setdefault(token_id, set())
         tasks.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if self._running.get(token_id) is tasks:
+                raise  # for another reason
+            task.uncancel()
+            raise AuthError("The token has been revoked.", hint=_HINT) from None
         finally:
             tasks.discard(task)
             if not tasks and self._running.get(token_id) is tasks:

@@ -59,6 +59,11 @@ def test_only_a_low_port_needs_a_capability(settings, port, capability):
     assert values(text, "AmbientCapabilities") == [capability]
 
 
+def test_sockets_in_the_temporary_folder_can_be_reached(settings, tmp_path):
+    """Where the home's path is too long for them, the service has the machine's temporary folder."""
+    assert values(unit(replace(settings, home=tmp_path / ("x" * 100))), "PrivateTmp") == ["no"]
+
+
 def test_odd_paths_are_quoted(settings, tmp_path):
     """A path with a blank, a percent sign or a quote stays one word."""
     text = unit(replace(settings, home=tmp_path / 'a b%c"d'))
