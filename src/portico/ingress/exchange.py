@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
+from portico.ingress.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -36,6 +37,7 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked_out",
+        "_early",
         "_endpoint",
         "_lease",
         "_repeatable",
@@ -49,6 +51,7 @@ class Exchange:
         "keep_alive",
         "phase",
         "response",
+        "tunnel",
         "upgrading",
         "upstream",
         "version_1_0",
@@ -69,7 +72,9 @@ class Exchange:
         self.upstream: UpstreamConnection | None = None
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
+        self.tunnel: Tunnel | None = None
         self._body: list[bytes] = []
+        self._early = bytearray()  # what follows a request to upgrade
         self._chunked_out = False
         self._tries = 0
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
@@ -97,6 +102,15 @@ class Exchange:
         else:
             self._body.append(piece)
             if self.body_size > BODY_WINDOW:
+                self.client.pause()
+
+    def upgraded(self, data: bytes) -> None:
+        """What the client sends behind a request to upgrade. It waits until the container has agreed."""
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+        elif self.phase is not Phase.ENDED:
+            self._early += data
+            if len(self._early) > BODY_WINDOW:
                 self.client.pause()
 
     def end_of_request(self) -> None:
@@ -174,12 +188,18 @@ class Exchange:
             lines = b"".join(response.lines)
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
-    def switched(self, response: ResponseHead) -> None:
+    def switched(self, response: ResponseHead) -> Tunnel:
         """The container accepts the upgrade: from here on, bytes pass both ways."""
+        assert self.upstream is not None
         self.phase = Phase.TUNNEL
+        self.tunnel = Tunnel(self.client, self.upstream, self.client.ingress.max_message)
         framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
         self.client.write(response.render(101, self.id.encode(), b"", framing))
-        self.client.tunnel(self)
+        self.client.resume()
+        if self._early:
+            self.tunnel.from_client(bytes(self._early))
+            self._early.clear()
+        return self.tunnel
 
     def answered(self, status: int, response: ResponseHead) -> None:
         """The response's head."""
@@ -233,7 +253,8 @@ class Exchange:
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
-            self.client.close()
+            assert self.tunnel is not None
+            self.client.tunnel_ended(self.tunnel)
         elif phase is Phase.ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole

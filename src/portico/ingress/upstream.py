@@ -155,20 +155,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
         client.uncork()
 
-    def _tunnel(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.client.write(data)
-
     def _switch(self, rest: bytes) -> None:
         if self._exchange is None:
             return
         if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
             self._garbled()
             return
-        self._feed = self._tunnel
-        self._exchange.switched(self._head)
+        self._feed = self._exchange.switched(self._head).from_container
         if rest:
-            self._tunnel(rest)
+            self._feed(rest)
 
     def _garbled(self) -> None:
         exchange, self._exchange = self._exchange, None
