@@ -131,8 +131,7 @@ class Exchange:
         if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
             self._endpoint.leave(self)
         elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self._drop_upstream()
-            self._take_lease().cancel()
+            self._part(phase)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
 
     # -- from the pool --------------------------------------------------------------------------------------------
@@ -157,8 +156,7 @@ class Exchange:
         if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
             self.phase = phase
             return
-        self._drop_upstream()
-        self._take_lease().cancel()
+        self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
         else:
@@ -174,7 +172,10 @@ class Exchange:
         self.phase = Phase.SENT
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
-        head = self.head.render(self.id.encode(), self.client.peer, chunked=self.chunked_in)
+        assert self._lease is not None
+        head = self.head.render(
+            self.id.encode(), self.client.peer, chunked=self.chunked_in, foreign=self._lease.is_foreign
+        )
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -245,7 +246,7 @@ class Exchange:
         self.upstream = None
         self.phase = Phase.ENDED
         lease = self._take_lease()
-        if self.response.held:
+        if self.response.held and not lease.is_foreign:
             lease.hold()
         elif self.complete:
             lease.release()
@@ -256,7 +257,7 @@ class Exchange:
     def upstream_lost(self) -> None:
         """The container's connection ended before the response did."""
         phase, self.phase = self.phase, Phase.ENDED
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
@@ -265,6 +266,12 @@ class Exchange:
         elif phase is Phase.ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
+        elif lease.is_foreign:
+            lease.release()  # programs close connections as they like; one that is gone refuses the next
+            if upstream is not None and upstream.is_reused:
+                self._again(pages.LOST)
+            else:
+                self.refused(pages.LOST)
         else:
             lease.broken()
             self._again(pages.LOST)
@@ -273,7 +280,11 @@ class Exchange:
         """The container's answer is not HTTP."""
         phase, self.phase = self.phase, Phase.ENDED
         self._drop_upstream()
-        self._take_lease().broken()
+        lease = self._take_lease()
+        if lease.is_foreign:
+            lease.release()
+        else:
+            lease.broken()
         if phase is Phase.ANSWERING:
             self.client.abort()
         else:
@@ -300,6 +311,16 @@ class Exchange:
         lease, self._lease = self._lease, None
         assert lease is not None, "an exchange that was sent has a lease"
         return lease
+
+    def _part(self, phase: Phase) -> None:
+        """Nobody waits for the rest: the input is to end."""
+        lease = self._take_lease()
+        if lease.is_foreign and phase is Phase.SENT and self.upstream is not None:
+            self.upstream.dismiss(lease)
+            self.upstream = None
+        else:
+            self._drop_upstream()
+            lease.cancel()
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

@@ -123,6 +123,7 @@ class Passage:
 class _PassageLease:
     def __init__(self, address: str) -> None:
         self.address = address
+        self.is_foreign = False
 
     def release(self) -> None:
         """Nothing was held."""
