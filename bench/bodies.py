@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.stand import (
@@ -49,8 +50,9 @@ def main(quick: bool = False) -> None:
                 _measure(here, f"{name} of {size // MIB} MiB", transfer, host, proxy, rounds, size)
 
 
-def _measure(here: Stand, name: str, transfer, host: str, proxy: int, rounds: int, size: int) -> None:
-    before = peak(here.server.pid)
+def _measure(
+    here: Stand, name: str, transfer: Callable[[int, str], float], host: str, proxy: int, rounds: int, size: int
+) -> None:
     forget_peak(here.server.pid)
     at_rest = peak(here.server.pid)
     ours, theirs, costs = [], [], []
@@ -99,7 +101,8 @@ def upload(port: int, host: str, size: int) -> float:
         answer = b""
         while more := connection.recv(65536):
             answer += more
-        assert answer.startswith(b"HTTP/1.1 200") and str(size).encode() in answer, answer
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert answer.endswith(str(size).encode()), answer
         return time.perf_counter() - began
 
 

@@ -88,7 +88,8 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.opened.done():
-            assert data.startswith(b"HTTP/1.1 101 ") and data.endswith(b"\r\n\r\n"), data
+            assert data.startswith(b"HTTP/1.1 101 "), data
+            assert data.endswith(b"\r\n\r\n"), data
             self.opened.set_result(None)
             return
         self._received += len(data)

@@ -58,4 +58,3 @@ def application() -> FastAPI:
         return "ready"
 
     return app
-
