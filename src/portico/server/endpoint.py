@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
-from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
+from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 
 
 class FunctionEndpoint:
@@ -29,7 +29,8 @@ class FunctionEndpoint:
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
         if self._held is not None:
-            if len(self._held) >= QUEUE_LIMIT:
+            pool = self.supervisor.pool
+            if len(self._held) + pool.queued >= pool.queue_limit:
                 return QUEUE_FULL
             self._held[waiter] = input_id
             return None

@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
+LIMIT_VARIABLE: Final = "PORTICO_MAX_WEBSOCKET_MESSAGE"  # tells servers and containers another limit
 TOO_BIG: Final = 1009
 RESTART: Final = 1012
 
@@ -13,6 +14,11 @@ _FINAL: Final = 0x80
 _COMPRESSED: Final = 0x40
 _CLOSE: Final = 0x8
 _FIRST_CONTROL: Final = 0x8
+# Most of what comes is one whole, short message: it changes nothing, so nothing of it is counted.
+_WHOLE: Final = frozenset([0x81, 0x82, 0xC1, 0xC2])  # how a message of one frame begins, text or binary
+_SHORTEST: Final = 2
+_EXTENDED: Final = 126  # from here on, the length stands elsewhere
+_LONGEST: Final = 6 + _EXTENDED - 1
 
 
 class FrameCounter:
@@ -20,13 +26,15 @@ class FrameCounter:
 
     Messages of more than `limit` bytes do not pass; None: all do. A compressed message counts as it is on the wire.
     What cannot be compressed grows there: by 5 bytes in each of deflate's blocks, of 2,048 bytes and more as the usual
-    libraries set it up. So it may be 1/128 longer.
+    libraries set it up. So it may have `allowance` more.
     """
 
     def __init__(self, limit: int | None = MAX_MESSAGE, *, masked: bool = False) -> None:
         self.too_large = False  # a frame was stopped, and everything behind it
         self._limit = sys.maxsize if limit is None else limit
         self._masked = masked
+        self._can_rest = self._limit >= _LONGEST
+        self._at_rest = self._can_rest  # nothing of what has passed matters for what comes
         self._closing = False  # the sender's Close has begun to pass, or to be thrown away
         self._ending: bytes | None = None  # our Close
         self._under_way = 0  # bytes that still pass before it
@@ -51,8 +59,15 @@ class FrameCounter:
 
     def feed(self, data: bytes) -> bytes:
         """Count these bytes; those that may pass. A header passes when it is complete."""
+        if self._at_rest and _SHORTEST <= len(data) <= _LONGEST and data[0] in _WHOLE:
+            length = data[1] & 0x7F
+            if length < _EXTENDED and len(data) == length + (6 if data[1] & 0x80 else 2):
+                return data
         passing = self._scan(data)
         if self._ending is None:
+            self._at_rest = self._can_rest and not (
+                self._header or self._payload or self._message or self._closing or self.too_large
+            )
             return passing
         passing = data[: self._under_way]
         self._under_way -= len(passing)
@@ -66,6 +81,7 @@ class FrameCounter:
         if self._ending is not None or self._closing:
             return b""
         self._ending = close_frame(code, masked=self._masked)
+        self._at_rest = False
         self._under_way = 0 if self.too_large else self._payload
         return b"" if self._under_way else self._farewell()
 
@@ -110,11 +126,16 @@ class FrameCounter:
             self._closing = self._closing or opcode == _CLOSE
             return
         if opcode:
-            self._allowance = self._limit >> 7 if first & _COMPRESSED else 0
+            self._allowance = allowance(self._limit) if first & _COMPRESSED else 0
         self._message += payload
         self.too_large = self.too_large or self._message > self._limit + self._allowance
         if first & _FINAL:
             self._message = 0
+
+
+def allowance(limit: int) -> int:
+    """Bytes that a compressed message may have beyond the limit."""
+    return limit >> 7
 
 
 def close_frame(code: int, *, masked: bool = False) -> bytes:

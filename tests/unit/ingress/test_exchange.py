@@ -354,7 +354,9 @@ async def test_after_an_upgrade_bytes_pass_both_ways(house: House) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_request(reader)
         assert b"upgrade: websocket" in request
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\x81\x03hey")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\x81\x03hey"
+        )
         while data := await reader.read(100):
             writer.write(data.upper())
         writer.close()
