@@ -121,6 +121,16 @@ def test_deploy_from_a_laptop(office: Office, laptop: Machine) -> None:
     assert not laptop.home.exists() or not laptop.servers()
 
 
+def test_a_script_on_a_laptop_finds_a_function(office: Office, laptop: Machine) -> None:
+    """Its URL, as the server knows it."""
+    laptop.write("seed.py", SEED.format(app="found", says="here"))
+    url = laptop.deploy("seed.py")["says"]
+    script = laptop.write("script.py", "import modal; print(modal.Function.from_name('found', 'says').get_web_url())")
+    command = [*laptop.prefix, sys.executable, str(script)]
+    done = subprocess.run(command, env=laptop.env, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout == f"{url}\n"
+
+
 def test_only_missing_files_travel(office: Office, laptop: Machine) -> None:
     """What the server has by its content stays as it is, whatever app it came with."""
     laptop.write("seed.py", SEED.format(app="files", says="one"))

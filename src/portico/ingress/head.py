@@ -23,7 +23,8 @@ _FORGEABLE: Final = _FORWARDED | {
     b"forwarded",
     b"x-real-ip",
 }
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"prefer", b"proxy-authorization"}
+RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
 _FOREIGN_OPENING: Final = (
@@ -42,6 +43,7 @@ class RequestHead:
         "hosts",
         "lines",
         "method",
+        "prefers_async",
         "size",
         "target",
         "transfer_coding",
@@ -57,6 +59,7 @@ class RequestHead:
         self.content_length: bytes | None = None
         self.transfer_coding: bytes | None = None
         self.upgrade: bytes | None = None
+        self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
         self.size = 0
@@ -73,6 +76,9 @@ class RequestHead:
         elif lower == b"accept":
             self._accept += value
             self.lines.append(b"accept: %b\r\n" % value)
+        elif lower == b"prefer":
+            self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
+            self.lines.append(b"prefer: %b\r\n" % value)
         elif lower == b"content-length":
             self.content_length = value
         elif lower == b"transfer-encoding":
@@ -108,6 +114,11 @@ class RequestHead:
         self.target = b"/" + path if slash else b"/" + question + query
         self.replace_host(authority.rpartition(b"@")[2])
         return True
+
+    @property
+    def wants_desk(self) -> bool:
+        """Whether it is to be stored and answered later, or asks for the answer to one that was."""
+        return (self.prefers_async or RESULT_PARAMETER in self.target) and not self.is_websocket
 
     @property
     def wants_json(self) -> bool:
