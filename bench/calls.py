@@ -1,61 +1,88 @@
 """Calls between warm containers: the round trip of `.remote()`, and the rate of `.map()` over two containers.
 
-Beside them, the least that Python needs for the same with processes of one program: multiprocessing's pool.
+Beside them Ray: the same between two warm actors, and as tasks on two workers. It runs in an environment of its own,
+which `make bench-peers` makes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
-import multiprocessing.pool
 import statistics
-import time
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
 
-from bench.stand import APPS, get, report, spread, stand
+from bench.stand import APPS, Stand, command, get, report, spread, stand, summary
 
-CALLS = 1000
-INPUTS = 5000
-ROUNDS = 5
-
-
-def main() -> None:
-    """In turns: ours, the pool, ours, …"""
-    with stand() as here, multiprocessing.get_context("spawn").Pool(2) as pool:
-        hosts = here.deploy(APPS / "calls_app.py")
-        get(here.port, hosts["round_trips"], "/?number=100")
-        pool.map(_echo, range(100))
-        ours: list[float] = []
-        theirs: list[float] = []
-        rates: list[float] = []
-        pooled: list[float] = []
-        for _ in range(ROUNDS):
-            ours += json.loads(get(here.port, hosts["round_trips"], f"/?number={CALLS // ROUNDS}"))
-            theirs += [_timed(pool, i) for i in range(CALLS // ROUNDS)]
-            rates.append(json.loads(get(here.port, hosts["mapping"], f"/?number={INPUTS}")))
-            began = time.perf_counter()
-            pool.map(_echo, range(INPUTS), chunksize=1)
-            pooled.append(INPUTS / (time.perf_counter() - began))
-    fine = {"p50_us": round(statistics.median(ours) * 1e6), "pool_p50_us": round(statistics.median(theirs) * 1e6)}
-    report("remote, between two containers", {"portico": spread(ours), "multiprocessing": spread(theirs)} | fine)
-    report(
-        f"map of {INPUTS} over two containers, per second",
-        {
-            "portico": round(statistics.median(rates)),
-            "multiprocessing": round(statistics.median(pooled)),
-            "rates": " ".join(f"{rate:.0f}" for rate in rates),
-        },
-    )
+ROUNDS = 7
+PEERS = Path(__file__).parent / "peers"
+PYTHON = Path(__file__).parent.parent / ".venv-bench" / "bin" / "python"
 
 
-def _timed(pool: multiprocessing.pool.Pool, value: int) -> float:
-    began = time.perf_counter()
-    pool.apply(_echo, (value,))
-    return time.perf_counter() - began
+def main(quick: bool = False) -> None:
+    """In turns: ours, Ray's, ours, …; `quick` leaves Ray out."""
+    rounds, calls, inputs = (1, 10, 100) if quick else (ROUNDS, 300, 5000)
+    with stand() as here, contextlib.ExitStack() as peers:
+        ours = Containers(here)
+        sides = {"portico": ours} if quick else {"portico": ours, "ray": peers.enter_context(ray())}
+        trips: dict[str, list[float]] = {name: [] for name in sides}
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for side in sides.values():
+            side.ask("round_trips", calls)
+            side.ask("mapping", inputs)
+        for _ in range(rounds):
+            for name, side in sides.items():
+                trips[name] += side.ask("round_trips", calls)
+            for name, side in sides.items():
+                rates[name].append(side.ask("mapping", inputs))
+    report("a call and its result, between two warm containers", _compare(trips, spread, 3, lower=True))
+    report(f"map of {inputs} over two containers, per second", _compare(rates, summary, 0, lower=False))
 
 
-def _echo(value: int) -> int:
-    return value
+def _compare(sides: dict[str, list[float]], describe: Any, digits: int, *, lower: bool) -> dict[str, Any]:
+    result = {name: describe(values, digits) for name, values in sides.items()}
+    if "ray" in sides:
+        ours, theirs = statistics.median(sides["portico"]), statistics.median(sides["ray"])
+        result["times faster"] = round(theirs / ours if lower else ours / theirs, 2)
+    return result
+
+
+class Containers:
+    """Functions of ours, asked through an endpoint: what is measured happens between containers."""
+
+    def __init__(self, here: Stand) -> None:
+        self._port = here.port
+        self._hosts = here.deploy(APPS / "calls_app.py")
+
+    def ask(self, verb: str, number: int) -> Any:
+        """What the endpoint of this name measures."""
+        return json.loads(get(self._port, self._hosts[verb], f"/?number={number}"))
+
+
+class Ray:
+    """Ray's actors and tasks, asked through a pipe."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, verb: str, number: int) -> Any:
+        """What the actor's method of this name measures."""
+        questions, answers = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
+        print(json.dumps([verb, number]), file=questions, flush=True)
+        return json.loads(answers.readline())
+
+
+@contextlib.contextmanager
+def ray() -> Iterator[Ray]:
+    """A Ray of its own, until the end of the block."""
+    if not PYTHON.exists():
+        raise SystemExit("Ray is what this is measured against, and is not installed: make bench-peers")
+    program = [str(PYTHON), str(PEERS / "ray_calls.py")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Ray(process)
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import sys
 import time
 
-from bench.stand import APPS, Stand, get, get_when_up, report, spread, stand, uvicorn
-
-ROUNDS = 4
-FRESH = 3  # fresh uvicorns in each round
+from bench.stand import APPS, Stand, command, get, get_when_up, report, spread, stand, uvicorn
 
 
-def main() -> None:
+def main(quick: bool = False) -> None:
     """Rounds of ten cold starts and a few fresh uvicorns."""
+    rounds, uvicorns = (1, 1) if quick else (4, 3)
     cold: list[float] = []
     fresh: list[float] = []
     with stand() as here:
         hosts = here.deploy(APPS / "cold_app.py")
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             _wait_for_zero(here)
             for host in hosts.values():
                 began = time.perf_counter()
                 assert get(here.port, host) == b'{"square":9}'
                 cold.append(time.perf_counter() - began)
-            for _ in range(FRESH):
+            for _ in range(uvicorns):
                 began = time.perf_counter()
                 with uvicorn("bare:cold") as port:
                     assert get_when_up(port) == b'{"square":9}'
@@ -42,4 +40,4 @@ def _wait_for_zero(here: Stand) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import psutil
 
-from bench.stand import APPS, get, get_when_up, memory, report, stand, uvicorn
+from bench.stand import APPS, command, get, get_when_up, memory, report, stand, uvicorn
 
 
-def main() -> None:
-    """After one request to each."""
+def main(quick: bool = False) -> None:
+    """After one request to each, quick or not."""
     with stand() as here, uvicorn("bare:warm") as port:
         assert here.process is not None
         server = psutil.Process(here.process.pid)
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

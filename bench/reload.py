@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.stand import PORTICO, get, get_when_up, host_of, report, spread, stand, uvicorn
+from bench.stand import PORTICO, command, get, get_when_up, host_of, report, spread, stand, uvicorn
 
 EDITS = 20
 OURS = """import modal
@@ -32,7 +32,7 @@ def version():
 """
 
 
-def main() -> None:
+def main(quick: bool = False) -> None:
     """The same edits to the same endpoint, in turns."""
     ours: list[float] = []
     theirs: list[float] = []
@@ -46,7 +46,7 @@ def main() -> None:
         get(here.port, host)
         with uvicorn("app:app", "--reload", folder=Path(two)) as port:
             get_when_up(port)
-            for number in range(1, EDITS + 1):
+            for number in range(1, 3 if quick else EDITS + 1):
                 time.sleep(0.5)  # as a person would: nothing is still going on from the edit before
                 ours.append(_edit(our_file, OURS, number, lambda: get(here.port, host)))
                 theirs.append(_edit(their_file, THEIRS, number, lambda: get_when_up(port)))
@@ -65,4 +65,4 @@ def _edit(file: Path, text: str, number: int, ask: Callable[[], bytes]) -> float
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -12,12 +12,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 APPS = Path(__file__).parent / "apps"
 PORTICO = [sys.executable, "-m", "portico"]
+# the web app on bare uvicorn, with the protocols that a container has
+WEB = ("web:application", "--factory", "--ws", "websockets-sansio", "--ws-max-size", str(2 * 1024 * 1024))
+
+
+_SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 
 
 class NotAnsweredError(Exception):
@@ -47,15 +54,31 @@ class Stand:
         result = json.loads(self.portico("deploy", str(file), "--json"))
         return {endpoint["function"]: host_of(endpoint["url"]) for endpoint in result["endpoints"]}
 
+    @property
+    def server(self) -> psutil.Process:
+        """The server's process."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid)
+
+    def container_pids(self) -> list[int]:
+        """The processes of the running containers: children of the image's template."""
+        return [child.pid for template in self.server.children() for child in template.children()]
+
     def containers(self, app: str) -> int:
         """How many containers the app has."""
         info = json.loads(self.portico("app", "info", app, "--json"))
         return sum(function["containers"] for function in info["functions"])
 
 
+_running: list[Stand] = []
+
+
 @contextlib.contextmanager
 def stand() -> Iterator[Stand]:
-    """A server, until the end of the block."""
+    """A server, until the end of the block; inside of such a block, the same one."""
+    if _running:
+        yield _running[0]
+        return
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
         ready, tell = os.pipe()
         here = Stand(Path(folder), free_port())
@@ -63,9 +86,11 @@ def stand() -> Iterator[Stand]:
         os.close(tell)
         if os.read(ready, 1000) != b"ready\n":
             raise SystemExit("the server did not start")
+        _running.append(here)
         try:
             yield here
         finally:
+            _running.remove(here)
             os.close(ready)
             here.process.terminate()
             here.process.wait()
@@ -83,6 +108,24 @@ def uvicorn(module: str, *options: str, folder: Path = APPS) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextlib.contextmanager
+def nginx(upstream: Path) -> Iterator[int]:
+    """nginx as the proxy of what listens on this Unix socket, passing bodies on as they come; its port."""
+    if shutil.which("nginx", path=_SBIN) is None:
+        raise SystemExit("nginx is what this is measured against, and is not installed: apt install nginx-light")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
+        config = Path(folder) / "nginx.conf"
+        config.write_text((APPS.parent / "nginx.conf").read_text().format(port=port, upstream=upstream, folder=folder))
+        command = [str(shutil.which("nginx", path=_SBIN)), "-p", folder, "-e", "stderr", "-c", str(config)]
+        process = subprocess.Popen(command)
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def get(port: int, host: str = "localhost", path: str = "/") -> bytes:
@@ -130,20 +173,52 @@ def memory(pid: int) -> dict[str, float]:
     return {"rss": round(fields["Rss"], 1), "pss": round(fields["Pss"], 1), "uss": round(uss, 1)}
 
 
+def seconds_of(process: psutil.Process) -> float:
+    """How long a process has computed."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def forget_peak(pid: int) -> None:
+    """From here on, `peak` counts anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak(pid: int) -> float:
+    """The most memory that a process has had (resident), in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def quantile(values: Sequence[float], part: float) -> float:
     """The value that this part of all values does not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
     """Median and spread of times in seconds, as ms."""
     return {
-        "p50_ms": round(statistics.median(values) * 1000, 1),
-        "p99_ms": round(quantile(values, 0.99) * 1000, 1),
-        "min_ms": round(min(values) * 1000, 1),
-        "max_ms": round(max(values) * 1000, 1),
+        "p50_ms": round(statistics.median(values) * 1000, digits),
+        "p99_ms": round(quantile(values, 0.99) * 1000, digits),
+        "min_ms": round(min(values) * 1000, digits),
+        "max_ms": round(max(values) * 1000, digits),
         "samples": len(values),
     }
+
+
+def summary(values: Sequence[float], digits: int = 2) -> dict[str, float]:
+    """Median and spread of anything."""
+    return {
+        "median": round(statistics.median(values), digits),
+        "min": round(min(values), digits),
+        "max": round(max(values), digits),
+        "samples": len(values),
+    }
+
+
+def command(main: Callable[[bool], None]) -> None:
+    """Run a measurement as a program: `--quick` shows in a moment that it works, with figures that mean nothing."""
+    main("--quick" in sys.argv[1:])
 
 
 def report(name: str, result: dict[str, Any]) -> None:

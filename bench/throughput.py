@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import statistics
 
-from bench.stand import APPS, get, get_when_up, report, stand, uvicorn, wrk
+from bench.stand import APPS, command, get, get_when_up, report, stand, uvicorn, wrk
 
-ROUNDS = 5
-SECONDS = 4
 CONNECTIONS = 32
 
 
-def main() -> None:
+def main(quick: bool = False) -> None:
     """In turns: A B A B …; the ratio of each pair, and its median."""
+    rounds, seconds = (1, 1) if quick else (5, 4)
     with stand() as here, uvicorn("bare:warm") as port:
         host = here.deploy(APPS / "warm_app.py")["hello"]
         assert get_when_up(port) == get(here.port, host)
         pairs = []
-        for _ in range(ROUNDS):
-            bare = wrk(port, "localhost", connections=CONNECTIONS, seconds=SECONDS)
-            ours = wrk(here.port, host, connections=CONNECTIONS, seconds=SECONDS)
+        for _ in range(rounds):
+            bare = wrk(port, "localhost", connections=CONNECTIONS, seconds=seconds)
+            ours = wrk(here.port, host, connections=CONNECTIONS, seconds=seconds)
             pairs.append((ours, bare))
     ratios = [ours["rps"] / bare["rps"] for ours, bare in pairs]
     report(
@@ -38,4 +37,4 @@ def _median(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -10,7 +10,7 @@ import httptools
 
 from portico.ingress import pages
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import MAX_HEAD, RequestHead
+from portico.ingress.head import LONG, MAX_HEAD, RequestHead
 from portico.ingress.ports import Refusal
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
 KEEP_ALIVE: Final = 75.0  # seconds that an idle connection stays
+JOINED: Final = 16 * 1024  # bytes in several pieces that are copied together for one write; more go out as they are
 LINGER: Final = 2.0  # seconds for a client to read an answer that came before it had sent everything
 NEVER: Final = float("inf")
 
@@ -39,6 +40,8 @@ class ClientConnection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._later: deque[Exchange] = deque()
         self._head_bytes = 0
+        self._length = 0  # of the body that is being read, where that is known and long
+        self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
         self._deaf = False  # what comes from now on is thrown away
         self._corked: list[bytes] | None = None
         self._close_when_idle = False
@@ -64,6 +67,10 @@ class ClientConnection(asyncio.Protocol):
         if current is not None and current.upgrading:
             current.upgraded(data)
             return
+        if self._unparsed:
+            data = self._pass_by(data)
+            if not data:
+                return
         if self._reading is None:
             self._head_bytes += len(data)
         try:
@@ -122,6 +129,10 @@ class ClientConnection(asyncio.Protocol):
         exchange.chunked_in = head.transfer_coding is not None
         exchange.complete = not exchange.chunked_in and head.content_length in (None, b"0")
         self._head_bytes = 0
+        self._length = 0
+        if head.content_length is not None and head.upgrade is None and not exchange.chunked_in:
+            length = int(head.content_length)
+            self._length = length if length > LONG else 0
         self._reading = exchange
         self.deadline = NEVER
         if self._current is None:
@@ -133,6 +144,8 @@ class ClientConnection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._reading is not None:
             self._reading.body(data)
+        if self._length:
+            self._unparsed = self._length - len(data)
 
     def on_message_complete(self) -> None:
         reading, self._reading = self._reading, None
@@ -154,8 +167,14 @@ class ClientConnection(asyncio.Protocol):
     def uncork(self) -> None:
         """Send what was collected."""
         pieces, self._corked = self._corked, None
-        if pieces:
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not pieces:
+            return
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        elif sum(map(len, pieces)) < JOINED:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
 
     def pause(self) -> None:
         """Read no more from the client for now."""
@@ -249,6 +268,18 @@ class ClientConnection(asyncio.Protocol):
             if self._trusted and head.forwarded:
                 exchange.origin = self.ingress.proxies.origin(head, self.peer)
             exchange.start(self._hosts.find(head.hosts[0]))
+
+    def _pass_by(self, data: bytes) -> bytes:
+        """Count a long body, past the parser; what follows it."""
+        body = data[: self._unparsed]
+        self._unparsed -= len(body)
+        if self._reading is not None:
+            self._reading.body(body)
+        if self._unparsed:
+            return b""
+        self._parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()
+        return data[len(body) :]
 
     def _upgraded(self, rest: bytes) -> None:
         current = self._current

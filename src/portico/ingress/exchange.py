@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+SMALL: Final = 4096  # bytes of a chunk that may be copied
 LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
@@ -105,11 +106,13 @@ class Exchange:
         if self.phase is Phase.ENDED:
             return
         self.body_size += len(data)
-        piece = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data
         if self.upstream is not None:
-            self.upstream.write(piece)
+            if self.chunked_in:
+                self.upstream.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            else:
+                self.upstream.write(data)
         else:
-            self._body.append(piece)
+            self._body.append(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data)
             if self.body_size > BODY_WINDOW:
                 self.client.pause()
 
@@ -238,10 +241,14 @@ class Exchange:
 
     def pass_on(self, data: bytes) -> None:
         """A piece of the response's body."""
-        if self._chunked_out:
+        if not self._chunked_out:
+            self.client.write(data)
+        elif len(data) < SMALL:
             self.client.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
+            self.client.write(b"%x\r\n" % len(data))
             self.client.write(data)
+            self.client.write(b"\r\n")
 
     def finished(self) -> None:
         """The response has ended. The connection to the container is already given back."""

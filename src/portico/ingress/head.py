@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 MAX_HEAD: Final = 64 * 1024
+LONG: Final = 256 * 1024  # bytes of a body whose length is known, from which on it is counted instead of parsed
 
 _HOP: Final = frozenset(
     [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"]

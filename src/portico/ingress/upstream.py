@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, cast
+import socket
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import ResponseHead
+from portico.ingress.head import LONG, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from portico.ingress.ports import Lease
+
+SEND_BUFFER: Final = 512 * 1024  # bytes: room for what is read at a time, so that a writer seldom has to wait
 
 
 class Upstreams:
@@ -42,7 +45,8 @@ class Upstreams:
         connection = UpstreamConnection(self, address)
         try:
             if address.startswith("/"):
-                await self._loop.create_unix_connection(lambda: connection, address)
+                transport, _ = await self._loop.create_unix_connection(lambda: connection, address)
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             else:
                 host, _, port = address.rpartition(":")
                 await self._loop.create_connection(lambda: connection, host.strip("[]"), int(port))
@@ -87,6 +91,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", None)
         self._parser = httptools.HttpResponseParser(self)
         self._reusable = True
+        self._length = 0  # of the response's body, where that is known and long
+        self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
@@ -111,6 +117,10 @@ class UpstreamConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send to the container."""
         self._transport.write(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        """Send several pieces to the container."""
+        self._transport.writelines(pieces)
 
     def abandon(self) -> None:
         """Nobody wants the rest."""
@@ -191,6 +201,20 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
         client.uncork()
 
+    def _pass_by(self, data: bytes) -> None:
+        """Count a long body, past the parser."""
+        if self._exchange is None:
+            self._transport.abort()
+            return
+        body = data[: self._unparsed]
+        self._unparsed -= len(body)
+        self._exchange.pass_on(body)
+        if not self._unparsed:
+            self._reusable = self._reusable and len(body) == len(data)
+            self._parser = httptools.HttpResponseParser(self)
+            self._feed = self._parse
+            self._end()
+
     def _switch(self, rest: bytes) -> None:
         if self._exchange is None:
             return
@@ -232,12 +256,19 @@ class UpstreamConnection(asyncio.Protocol):
         bodyless = exchange.head.method == b"HEAD" or status in (204, 304)
         self._until_close = not (bodyless or head.chunked or head.content_length is not None)
         self._reusable = self._parser.should_keep_alive() and not self._until_close
+        self._length = 0
+        if head.content_length is not None and not head.chunked:
+            length = int(head.content_length)
+            self._length = length if length > LONG else 0
         exchange.answered(status, head)
         self._ended = exchange.head.method == b"HEAD"  # the parser would wait for a body that does not come
 
     def on_body(self, data: bytes) -> None:
         if self._exchange is not None and not self._ended:
             self._exchange.pass_on(data)
+            if self._length > len(data):
+                self._unparsed = self._length - len(data)
+                self._feed = self._pass_by
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 _PR_SET_CHILD_SUBREAPER = 36
+_LARGEST_FREED = 4 * 1024 * 1024
 
 
 def become_reaper() -> None:
@@ -27,6 +28,16 @@ def give_way() -> None:
     """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep some MiB of freed memory, for itself and its forks, instead of giving all of it back.
+
+    glibc keeps twice the size of the largest mapped block that was ever freed. Where that is less than what an app
+    takes and frees for each chunk of a long body, the kernel makes the same pages anew for each chunk.
+    """
+    block = bytes(_LARGEST_FREED)
+    del block
 
 
 def tether(descriptor: int) -> None:

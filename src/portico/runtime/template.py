@@ -27,6 +27,7 @@ def main(descriptor: int) -> NoReturn:
     gc.disable()
     isolate.become_reaper()
     isolate.give_way()
+    isolate.keep_freed_memory()
     template = Template(socket.socket(fileno=descriptor))
     alias.install()
     warmth.generate()

@@ -14,6 +14,11 @@ _FINAL: Final = 0x80
 _COMPRESSED: Final = 0x40
 _CLOSE: Final = 0x8
 _FIRST_CONTROL: Final = 0x8
+# Most of what comes is one whole, short message: it changes nothing, so nothing of it is counted.
+_WHOLE: Final = frozenset([0x81, 0x82, 0xC1, 0xC2])  # how a message of one frame begins, text or binary
+_SHORTEST: Final = 2
+_EXTENDED: Final = 126  # from here on, the length stands elsewhere
+_LONGEST: Final = 6 + _EXTENDED - 1
 
 
 class FrameCounter:
@@ -28,6 +33,8 @@ class FrameCounter:
         self.too_large = False  # a frame was stopped, and everything behind it
         self._limit = sys.maxsize if limit is None else limit
         self._masked = masked
+        self._can_rest = self._limit >= _LONGEST
+        self._at_rest = self._can_rest  # nothing of what has passed matters for what comes
         self._closing = False  # the sender's Close has begun to pass, or to be thrown away
         self._ending: bytes | None = None  # our Close
         self._under_way = 0  # bytes that still pass before it
@@ -52,8 +59,15 @@ class FrameCounter:
 
     def feed(self, data: bytes) -> bytes:
         """Count these bytes; those that may pass. A header passes when it is complete."""
+        if self._at_rest and _SHORTEST <= len(data) <= _LONGEST and data[0] in _WHOLE:
+            length = data[1] & 0x7F
+            if length < _EXTENDED and len(data) == length + (6 if data[1] & 0x80 else 2):
+                return data
         passing = self._scan(data)
         if self._ending is None:
+            self._at_rest = self._can_rest and not (
+                self._header or self._payload or self._message or self._closing or self.too_large
+            )
             return passing
         passing = data[: self._under_way]
         self._under_way -= len(passing)
@@ -67,6 +81,7 @@ class FrameCounter:
         if self._ending is not None or self._closing:
             return b""
         self._ending = close_frame(code, masked=self._masked)
+        self._at_rest = False
         self._under_way = 0 if self.too_large else self._payload
         return b"" if self._under_way else self._farewell()
 

@@ -143,6 +143,15 @@ def test_how_reads_cut_the_stream_changes_nothing(frames: list[bytes], sizes: li
     assert cut.too_large or passed == stream
 
 
+@given(st.lists(FRAMES), st.integers(0, 1000))
+def test_a_read_for_each_frame_changes_nothing(frames: list[bytes], limit: int) -> None:
+    """Not even a message that the one before has made too large, or left open."""
+    whole, each = FrameCounter(limit), FrameCounter(limit)
+    assert b"".join(map(each.feed, frames)) == whole.feed(b"".join(frames))
+    assert each.too_large == whole.too_large
+    assert each.end(1009) == whole.end(1009)
+
+
 @given(st.lists(st.lists(st.integers(0, 300), min_size=1)), st.integers(0, 600))
 def test_all_messages_up_to_the_limit_pass_and_no_others(messages: list[list[int]], limit: int) -> None:
     """A message is the sum of its frames; it passes up to the frame that makes it too large."""
