@@ -164,8 +164,37 @@ class AppRecord:
     current: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentRecord:
+    """An environment, as it is stored. No two have the same web suffix; `main` is always there."""
+
+    name: str
+    web_suffix: str
+    created_at: float
+
+
+class EnvironmentStore(Protocol):
+    """The environments. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[EnvironmentRecord]:
+        """All of them, the oldest first."""
+
+    async def create(self, environment: EnvironmentRecord) -> None:
+        """One more; ConflictError when its name or its web suffix is taken."""
+
+    async def change(self, name: str, environment: EnvironmentRecord) -> None:
+        """Give one another name or web suffix, with all that is in it; ConflictError when either is taken."""
+
+    async def delete(self, name: str) -> None:
+        """Forget one and all that is in it; ConflictError while apps live there."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
+
+    @property
+    def environments(self) -> EnvironmentStore:
+        """What apps are in."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""
