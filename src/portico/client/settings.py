@@ -25,6 +25,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         workspace=environ.get("PORTICO_WORKSPACE") or workspace_from(_user()),
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
+        secret_key=environ.get("PORTICO_SECRET_KEY") or None,
     ).validate()
 
 

@@ -189,12 +189,42 @@ class EnvironmentStore(Protocol):
         """Forget one and all that is in it; ConflictError while apps live there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRecord:
+    """A secret that the server keeps, without its values. Times are seconds since the epoch."""
+
+    environment: str
+    name: str
+    created_at: float
+    updated_at: float
+
+
+class SecretStore(Protocol):
+    """The secrets, at most one of a name in an environment. Each verb is one transaction, as in `Store`."""
+
+    async def all(self, environment: str) -> list[SecretRecord]:
+        """All of an environment, by name."""
+
+    async def read(self, environment: str, name: str) -> dict[str, str] | None:
+        """Its variables; None when there is none of this name."""
+
+    async def write(self, secret: SecretRecord, variables: dict[str, str], *, replace: bool) -> None:
+        """Keep it; one that is there keeps its time of creation. ConflictError when it is there, unless `replace`."""
+
+    async def delete(self, environment: str, name: str) -> bool:
+        """Forget it; whether it was there."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
     @property
     def environments(self) -> EnvironmentStore:
         """What apps are in."""
+
+    @property
+    def secrets(self) -> SecretStore:
+        """Variables by name."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from portico.model.errors import InvalidError
@@ -19,7 +19,8 @@ class Settings:
     """One server's place and name.
 
     home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
-    free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label.
+    free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label. secret_key:
+    what the server seals with, 32 bytes in base64; None: the key in the home.
     """
 
     home: Path
@@ -27,6 +28,7 @@ class Settings:
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
     environment: str = "main"
+    secret_key: str | None = field(default=None, repr=False)
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""

@@ -85,7 +85,7 @@ class ControlPlane:
 
     async def _start(self, outside: Outside) -> None:
         settings = outside.settings
-        store = self._store = asyncio.create_task(_open_store(settings.database))
+        store = self._store = asyncio.create_task(_open_store(settings))
 
         async def opened() -> Store:
             return await asyncio.shield(store)
@@ -198,8 +198,8 @@ class Server:
         self._outside.on_stop()
 
 
-async def _open_store(path: Path) -> Store:
+async def _open_store(settings: Settings) -> Store:
     # SQLAlchemy takes a third of a second to import: in a thread, while the door is already open
     module = await asyncio.to_thread(importlib.import_module, "portico.store.sql")
-    store: Store = await module.open_store(path)
+    store: Store = await module.open_store(settings.database, settings.secret_key)
     return store

@@ -40,8 +40,25 @@ deployments = Table(
     Column("app_id", String(64), ForeignKey("apps.id"), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("created_at", Double, nullable=False),
-    Column("document", Text, nullable=False),  # the specification and the bundle, as wire/spec.py writes them
-    Column("digest", String(128), nullable=False),
+    Column("document", Text, nullable=False),  # the specification and the bundle, as wire/spec.py writes them; sealed
+    Column("digest", String(128), nullable=False),  # sealed: what short secrets hash to can be guessed
     Column("tag", Text, nullable=True),
     Column("rollback_of", Integer, nullable=True),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("environment", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("variables", Text, nullable=False),  # a JSON object; sealed
+)
+
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one
+    Column("sealed", Text, nullable=False),  # opens with the key that all sealed entries were sealed with
 )
