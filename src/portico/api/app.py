@@ -11,15 +11,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.api import apps as app_routes
 from portico.api import blobs as blob_routes
-from portico.api import deployments, ephemeral
+from portico.api import access, deployments, ephemeral
+from portico.api import secrets as secret_routes
 from portico.api import server as server_routes
 from portico.api.errors import respond
-from portico.api.services import AppService, DeployService, ServerService
+from portico.api.services import AccessService, AppService, DeployService, SecretService, ServerService
 from portico.model.errors import AuthError
 from portico.model.ports import Blobs
 
 
-def make_app(server: ServerService, apps: AppService, deploys: DeployService, blobs: Blobs) -> ASGIApp:
+def make_app(
+    server: ServerService,
+    apps: AppService,
+    deploys: DeployService,
+    blobs: Blobs,
+    secrets: SecretService,
+    guards: AccessService,
+) -> ASGIApp:
     """The control API, for the server's own Unix socket: whoever may open that file may ask anything."""
     routes = [
         *server_routes.routes(server),
@@ -27,6 +35,8 @@ def make_app(server: ServerService, apps: AppService, deploys: DeployService, bl
         *deployments.routes(deploys),
         *ephemeral.routes(deploys),
         *app_routes.routes(apps),
+        *secret_routes.routes(secrets),
+        *access.routes(guards),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 

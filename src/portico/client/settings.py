@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portico.model.naming import workspace_from
+from portico.model.policy import DEFAULT_RATE_LIMIT, parse_rate
 from portico.model.settings import Settings
 from portico.wire.calls import SOCKET_VARIABLE
 
@@ -25,6 +26,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         workspace=environ.get("PORTICO_WORKSPACE") or workspace_from(_user()),
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
+        rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,
     ).validate()
 

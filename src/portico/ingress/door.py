@@ -12,7 +12,7 @@ from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
 from portico.ingress.head import host_of
-from portico.ingress.ports import Directory, Endpoint, Refusal
+from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.upstream import Upstreams
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -24,9 +24,9 @@ class Hosts:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._found: dict[bytes, Endpoint | Refusal] = {}
+        self._found: dict[bytes, Route | Refusal] = {}
 
-    def find(self, host: bytes) -> Endpoint | Refusal:
+    def find(self, host: bytes) -> Route | Refusal:
         """Where this Host header leads."""
         found = self._found.get(host)
         if found is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
-from portico.ingress.ports import Endpoint, Lease, Refusal
+from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -38,6 +39,7 @@ class Exchange:
         "_chunked_out",
         "_endpoint",
         "_lease",
+        "_max_body",
         "_repeatable",
         "_tries",
         "body_size",
@@ -70,6 +72,7 @@ class Exchange:
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
         self._body: list[bytes] = []
+        self._max_body = sys.maxsize  # until its route is known
         self._chunked_out = False
         self._tries = 0
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
@@ -78,19 +81,31 @@ class Exchange:
         return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
 
     # -- from the client ------------------------------------------------------------------------------------------
-    def start(self, target: Endpoint | Refusal) -> None:
+    def start(self, target: Route | Refusal) -> None:
         """Its turn on the client's connection has come."""
         if isinstance(target, Refusal):
             self.refused(target)
             return
-        self._endpoint = target
-        self._ask()
+        now = self.client.ingress.now()
+        for step in target.steps:
+            if refusal := step(self.head, now):
+                self.refused(refusal)
+                return
+        self._endpoint = target.endpoint
+        self._max_body = target.max_body
+        if self.body_size > target.max_body:
+            self._too_large()
+        else:
+            self._ask()
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body."""
         if self.phase is Phase.ENDED:
             return
         self.body_size += len(data)
+        if self.body_size > self._max_body and not self.upgrading:
+            self._too_large()
+            return
         piece = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data
         if self.upstream is not None:
             self.upstream.write(piece)
@@ -124,9 +139,9 @@ class Exchange:
         self._lease = lease
         self.client.ingress.upstreams.carry(self, lease.address)
 
-    def moved(self, endpoint: Endpoint) -> None:
-        """It waits elsewhere now."""
-        self._endpoint = endpoint
+    def moved(self, target: Route | Refusal) -> None:
+        """Its host leads here now: it begins anew."""
+        self.start(target)
 
     def refused(self, refusal: Refusal) -> None:
         """It gets no slot; or the request itself is refused."""
@@ -136,16 +151,8 @@ class Exchange:
 
     def timed_out(self) -> None:
         """It has run for longer than it may."""
-        phase, self.phase = self.phase, Phase.ENDED
-        if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self.phase = phase
-            return
-        self._drop_upstream()
-        self._take_lease().cancel()
-        if phase is Phase.SENT:
-            self.refused(pages.TIMED_OUT)
-        else:
-            self.client.abort()
+        if self.phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+            self._cut(pages.TIMED_OUT)
 
     # -- from the container's connection --------------------------------------------------------------------------
     def connected(self, upstream: UpstreamConnection) -> bool:
@@ -267,6 +274,27 @@ class Exchange:
             self._ask()
         else:
             self.refused(otherwise)
+
+    def _too_large(self) -> None:
+        """More has come of the body than its route takes."""
+        refusal = pages.too_large(self._max_body)
+        if self.phase in (Phase.SENT, Phase.ANSWERING):
+            self._cut(refusal)
+            return
+        if self.phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
+            self._endpoint.leave(self)
+        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
+        self.refused(refusal)
+
+    def _cut(self, refusal: Refusal) -> None:
+        """End it while its container works; the client learns why, if its answer has not begun."""
+        phase, self.phase = self.phase, Phase.ENDED
+        self._drop_upstream()
+        self._take_lease().cancel()
+        if phase is Phase.SENT:
+            self.refused(refusal)
+        else:
+            self.client.abort()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None

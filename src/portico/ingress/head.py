@@ -6,7 +6,10 @@ Names that the ingress sets itself are dropped from what clients send, so that n
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from portico.core.bucket import TokenBucket
 
 MAX_HEAD: Final = 64 * 1024
 
@@ -26,20 +29,30 @@ _FORGEABLE: Final = frozenset(
         b"x-real-ip",
     ]
 )
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
+_CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept"}
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
+
+# A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
+_PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
 
 
 class RequestHead:
-    """The head of one request, collected line by line as the parser reports it."""
+    """The head of one request, collected line by line as the parser reports it.
+
+    key and secret: the proxy token that came with it; user code never sees one. bucket: the token's own rate limit.
+    """
 
     __slots__ = (
         "_accept",
+        "bucket",
         "connection",
         "content_length",
         "hosts",
+        "key",
         "lines",
         "method",
+        "secret",
         "size",
         "target",
         "transfer_coding",
@@ -55,6 +68,9 @@ class RequestHead:
         self.content_length: bytes | None = None
         self.transfer_coding: bytes | None = None
         self.upgrade: bytes | None = None
+        self.key: bytes | None = None
+        self.secret: bytes | None = None
+        self.bucket: TokenBucket | None = None
         self._accept = b""
         self.size = 0
 
@@ -80,6 +96,20 @@ class RequestHead:
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
             self.upgrade = value.strip().lower()
+        elif lower in _CREDENTIALS:
+            self._credentials(lower, name, value)
+
+    def _credentials(self, lower: bytes, name: bytes, value: bytes) -> None:
+        if lower == b"modal-key":
+            self.key = value.strip() if self.key is None else b""  # two are none
+        elif lower == b"modal-secret":
+            self.secret = value.strip() if self.secret is None else b""
+        elif lower == b"authorization":
+            token = _PROXY_TOKEN.fullmatch(value.strip())
+            if token is None:
+                self.lines.append(b"%b: %b\r\n" % (name, value))
+            elif self.key is None and self.secret is None:
+                self.key, self.secret = token.groups()
 
     def locate(self) -> bool:
         """Bring the target into origin form; whether it can be. An absolute form replaces the Host header."""
@@ -101,12 +131,17 @@ class RequestHead:
         return b"application/json" in self._accept.lower()
 
     def find(self, name: bytes) -> bytes | None:
-        """The value of a header that is passed on. A search: only for requests that are refused."""
+        """The value of a header that is passed on. A search: not for every request."""
         for line in self.lines:
             found, _, value = line.partition(b":")
             if found.lower() == name:
                 return value.strip()
         return None
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether a browser asks for a page of another origin if it may send a request."""
+        return self.method == b"OPTIONS" and all(map(self.find, (b"origin", b"access-control-request-method")))
 
     @property
     def is_websocket(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from portico.model.errors import InvalidError
 from portico.model.naming import check_workspace
+from portico.model.policy import DEFAULT_RATE_LIMIT
 
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes; leave room for a file name's last characters
 
@@ -20,7 +21,8 @@ class Settings:
 
     home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
     free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label. secret_key:
-    what the server seals with, 32 bytes in base64; None: the key in the home.
+    what the server seals with, 32 bytes in base64; None: the key in the home. rate_limit: requests a second to all
+    endpoints together, where no other is set; None: no limit.
     """
 
     home: Path
@@ -29,6 +31,7 @@ class Settings:
     domain: str = "localhost"
     environment: str = "main"
     secret_key: str | None = field(default=None, repr=False)
+    rate_limit: float | None = DEFAULT_RATE_LIMIT
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
@@ -48,6 +51,7 @@ class Settings:
             "PORTICO_WORKSPACE": self.workspace,
             "PORTICO_LISTEN": self.listen,
             "PORTICO_DOMAIN": self.domain,
+            "PORTICO_RATE_LIMIT": "off" if self.rate_limit is None else f"{self.rate_limit:g}",
         }
 
     @property

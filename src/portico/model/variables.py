@@ -1,22 +1,19 @@
-"""Environment variables that users set: what they may be called, and which one wins."""
+"""Environment variables that users set: what they may be called and have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from portico.model.errors import InvalidError
 from portico.model.naming import check_object_name
-from portico.model.spec import FunctionSpec, SecretSpec
 
 MAX_KEY: Final = 16_384  # characters
 MAX_VALUE: Final = 32_768
 MAX_VARIABLES: Final = 1_000  # of one secret
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN = 80
-
-Lookup = Callable[[SecretSpec], Mapping[str, str]]
 
 
 def check_variables(variables: object, owner: str) -> dict[str, str]:
@@ -59,17 +56,6 @@ def check_secret(name: str, variables: object) -> dict[str, str]:
     if len(values) > MAX_VARIABLES:
         raise InvalidError(f"The secret {name!r} has {len(values):,} variables; at most {MAX_VARIABLES:,} are taken.")
     return values
-
-
-def variables(function: FunctionSpec, find: Lookup) -> dict[str, str]:
-    """What the user sets for a function's containers: its secrets in order, then `env`; later wins.
-
-    `find` gives the values of a secret that is kept by the server.
-    """
-    merged: dict[str, str] = {}
-    for secret in function.secrets:
-        merged |= secret.values if secret.name is None else find(secret)
-    return merged | function.env
 
 
 def _short(key: str) -> str:

@@ -8,18 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
+from portico.core.secrets import SecretTable
+from portico.core.tokens import ProxyToken
 from portico.ingress import pages
+from portico.ingress.admission import Admission
 from portico.ingress.door import Ingress
-from portico.ingress.ports import Endpoint, Refusal
+from portico.ingress.ports import Endpoint, Refusal, Route
 from portico.model.errors import NotFoundError, StartError
 from portico.model.naming import call_host
+from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
@@ -89,12 +93,12 @@ class CallDirectory:
         self.table: CallTable[Endpoint] = CallTable()
         self._gates: dict[str, Gate] | None = {}
 
-    def find(self, host: str) -> Endpoint | Refusal:
+    def find(self, host: str) -> Route | Refusal:
         """See `ingress.ports.Directory`."""
         found = self.table.get(host)
-        if found is not None:
-            return found
-        return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
+        if found is None and self._gates is not None:
+            found = self._gates.setdefault(host, Gate())
+        return pages.INVALID_CALL if found is None else Route(found)
 
     def booted(self) -> None:
         """All apps are up."""
@@ -111,23 +115,27 @@ class CallDirectory:
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
-    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog) -> None:
+    def __init__(
+        self, domain: str, control: str, engine: Engine, system_log: SystemLog, rate_limit: float | None = None
+    ) -> None:
         self._domain = domain
-        self._control = Passage(control)
+        self._control = Route(Passage(control))
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
+        self._secrets = SecretTable()
         self._apps: dict[str, LiveApp] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
+        self._admission = Admission(rate_limit, now=self._loop.time)
         self.calls = CallDirectory()
         self.ingress = Ingress(self, self._loop)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
-    def find(self, host: str) -> Endpoint | Refusal:
+    def find(self, host: str) -> Route | Refusal:
         """Where a host leads: the bare domain and plain addresses to the control API, labels to endpoints."""
         label, dot, domain = host.partition(".")
         if not dot or domain != self._domain:
@@ -135,8 +143,11 @@ class DataPlane:
             return self._control if is_ours else pages.INVALID_CALL
         claim = self._routes.get(label)
         if claim is None:
-            return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
-        return claim.target or pages.STOPPED
+            return pages.INVALID_CALL if self._gates is None else Route(self._gates.setdefault(host, Gate()))
+        target = claim.target
+        if isinstance(target, FunctionEndpoint):
+            return self._admission.route(target, target.place, protected=target.is_protected)
+        return pages.STOPPED if target is None else Route(target)
 
     def booted(self) -> None:
         """All apps are up: those who came before may go on."""
@@ -217,6 +228,34 @@ class DataPlane:
         self._routes.assign(app_id, app_name, dict.fromkeys(labels, Unavailable(refusal)), ephemeral=False)
         self.ingress.routes_changed()
 
+    def learn_secret(self, environment: str, name: str, variables: Mapping[str, str]) -> None:
+        """What a secret has that an app names."""
+        self._secrets.put(environment, name, variables)
+
+    def secret_changed(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """What a secret has from now on; None: it is gone. Containers that start hereafter go by it."""
+        if variables is None:
+            self._secrets.remove(environment, name)
+        elif self._secrets.knows(environment, name):
+            self._secrets.put(environment, name, variables)
+
+    def set_policies(self, policies: Policies) -> None:
+        """They hold for all requests from now on."""
+        self._admission.set_policies(policies)
+        self.ingress.routes_changed()
+
+    def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
+        """A proxy token that is valid from now on."""
+        self._admission.put_token(token, rate_limit)
+
+    def remove_token(self, token_id: str) -> None:
+        """A proxy token that is valid no longer."""
+        self._admission.tokens.remove(token_id)
+
+    def used_tokens(self) -> dict[str, float]:
+        """When each proxy token was last used that was used since this was asked last."""
+        return self._admission.tokens.take_used()
+
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
         app = self._apps.get(app_id)
@@ -262,7 +301,7 @@ class DataPlane:
                 ephemeral=release.ephemeral,
                 environment=release.environment,
                 entry=release.spec.entry,
-                function=function,
+                function=replace(function, secrets=(), env=self._secrets.variables(function, release.environment)),
                 image=release.images[function.name],
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
@@ -291,10 +330,12 @@ class DataPlane:
         for name in [name for name in app.endpoints if name not in supervisors]:
             self._let_go(app.endpoints.pop(name).stop(pages.INVALID_CALL))
         for name, supervisor in supervisors.items():
+            place = Scope(release.environment, release.app_name, name)
             endpoint = app.endpoints.get(name)
             if endpoint is None:
-                app.endpoints[name] = FunctionEndpoint(supervisor)
+                app.endpoints[name] = FunctionEndpoint(supervisor, place)
             else:
+                endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
         targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}

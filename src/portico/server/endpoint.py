@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
-from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
+from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
+from portico.model.policy import Scope
 from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
 
 
 class FunctionEndpoint:
-    """A function's endpoint. While it is held, inputs wait for the next version."""
+    """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, place: Scope = Scope()) -> None:
         self.supervisor = supervisor
+        self.place = place
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
         held = "" if self._held is None else f" holding {len(self._held)}"
         return f"<FunctionEndpoint {self.supervisor!r}{held}>"
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the code asks for proxy auth."""
+        web = self.supervisor.function.web
+        return web is not None and web.requires_proxy_auth
 
     @property
     def counts(self) -> Counts:
@@ -95,15 +103,11 @@ class Gate:
         """Wait no longer."""
         self._waiting.pop(waiter, None)
 
-    def open(self, target: Endpoint | Refusal) -> None:
+    def open(self, target: Route | Refusal) -> None:
         """Their host leads here."""
         waiting, self._waiting = self._waiting, OrderedDict()
-        for waiter, input_id in waiting.items():
-            if isinstance(target, Refusal):
-                waiter.refused(target)
-            else:
-                waiter.moved(target)
-                admit(target, waiter, input_id)
+        for waiter in waiting:
+            waiter.moved(target)
 
 
 class Passage:

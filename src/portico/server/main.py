@@ -87,7 +87,7 @@ class _Server:
         told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system, settings.rate_limit)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.errors import ConflictError, NotFoundError
 from portico.model.ports import EnvironmentRecord
+from portico.store.access import forget_access, move_access
 from portico.store.schema import apps, deployments, environments, secrets
 from portico.store.secrets import move_secrets
 from portico.store.vault import Vault
@@ -52,6 +53,7 @@ class SqlEnvironments:
             moved = update(apps).where(apps.c.environment == name)
             await connection.execute(moved.values(environment=environment.name))
             await move_secrets(connection, self._vault, name, environment.name)
+            await move_access(connection, name, environment.name)
 
     async def delete(self, name: str) -> None:
         """Forget one and what has been deployed there; ConflictError while an app lives there."""
@@ -67,6 +69,7 @@ class SqlEnvironments:
             await connection.execute(delete(deployments).where(deployments.c.app_id.in_(gone)))
             await connection.execute(delete(apps).where(inside))
             await connection.execute(delete(secrets).where(secrets.c.environment == name))
+            await forget_access(connection, name)
 
 
 async def _taken(connection: AsyncConnection, environment: EnvironmentRecord) -> ConflictError:

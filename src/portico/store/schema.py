@@ -62,3 +62,26 @@ proofs = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one
     Column("sealed", Text, nullable=False),  # opens with the key that all sealed entries were sealed with
 )
+
+proxy_tokens = Table(
+    "proxy_tokens",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),  # SHA-256 of its secret, in hex: nobody guesses 131 bits
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),  # written some time after the use
+    Column("environments", Text, nullable=False),  # JSON arrays of names; empty: all
+    Column("endpoints", Text, nullable=False),
+    Column("rate_limit", Double, nullable=True),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("environment", String(64), primary_key=True),  # "": all, as for the next two
+    Column("app", String(64), primary_key=True),
+    Column("function", String(128), primary_key=True),
+    Column("setting", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

@@ -34,13 +34,15 @@ class SqlSecrets:
         async with self._transaction() as connection:
             return [SecretRecord(**row._mapping) for row in await connection.execute(query)]
 
-    async def read(self, environment: str, name: str) -> dict[str, str] | None:
-        """Its variables; None when there is none of this name."""
+    async def read(self, environment: str, name: str) -> tuple[SecretRecord, dict[str, str]] | None:
+        """It and its variables; None when there is none of this name."""
         async with self._transaction() as connection:
-            sealed = await connection.scalar(select(secrets.c.variables).where(_is(environment, name)))
-        if sealed is None:
+            row = (await connection.execute(select(secrets).where(_is(environment, name)))).one_or_none()
+        if row is None:
             return None
-        return _variables.decode(self._vault.open(sealed, *_identity(environment, name)))
+        values = dict(row._mapping)
+        variables = _variables.decode(self._vault.open(values.pop("variables"), *_identity(environment, name)))
+        return SecretRecord(**values), variables
 
     async def write(self, secret: SecretRecord, variables: dict[str, str], *, replace: bool) -> None:
         """Keep it; one that is there keeps its time of creation. ConflictError when it is there, unless `replace`."""

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
+from portico.store.access import SqlAccess
 from portico.store.check import check_database
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
@@ -69,6 +70,7 @@ class SqlStore:
         self._vault = vault
         self.environments = SqlEnvironments(self.transaction, vault)
         self.secrets = SqlSecrets(self.transaction, vault)
+        self.access = SqlAccess(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"
