@@ -106,6 +106,7 @@ class Machine:
             "PORTICO_HOME": str(self.home),
             "PORTICO_LISTEN": f"127.0.0.1:{self.port}",
             "PORTICO_WORKSPACE": "acme",
+            "PORTICO_RATE_LIMIT": "off",  # tests are not what it is there for, except those that set it
             "NO_COLOR": "1",
         }
         self._processes: list[Process] = []

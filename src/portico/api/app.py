@@ -9,13 +9,21 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from portico.api import access, deployments, ephemeral
 from portico.api import apps as app_routes
 from portico.api import blobs as blob_routes
-from portico.api import access, deployments, ephemeral
+from portico.api import environments as environment_routes
 from portico.api import secrets as secret_routes
 from portico.api import server as server_routes
 from portico.api.errors import respond
-from portico.api.services import AccessService, AppService, DeployService, SecretService, ServerService
+from portico.api.services import (
+    AccessService,
+    AppService,
+    DeployService,
+    EnvironmentService,
+    SecretService,
+    ServerService,
+)
 from portico.model.errors import AuthError
 from portico.model.ports import Blobs
 
@@ -25,6 +33,7 @@ def make_app(
     apps: AppService,
     deploys: DeployService,
     blobs: Blobs,
+    environments: EnvironmentService,
     secrets: SecretService,
     guards: AccessService,
 ) -> ASGIApp:
@@ -35,6 +44,7 @@ def make_app(
         *deployments.routes(deploys),
         *ephemeral.routes(deploys),
         *app_routes.routes(apps),
+        *environment_routes.routes(environments),
         *secret_routes.routes(secrets),
         *access.routes(guards),
     ]

@@ -33,4 +33,3 @@ def routes(secrets: SecretService) -> list[Route]:
         route("PUT", "/v1/secrets/{name}", write),
         route("DELETE", "/v1/secrets/{name}", delete),
     ]
-

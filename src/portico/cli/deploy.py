@@ -11,9 +11,9 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, spec_of
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
-from portico.cli.terminal import Terminal
+from portico.cli.terminal import Terminal, marked
 from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.settings import environment_name, load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -46,6 +46,7 @@ def deploy(
     ref: str,
     module: bool,
     name: str | None,
+    environment: str | None,
     tag: str | None,
     strategy: str,
     allow_missing_gpu: bool,
@@ -65,7 +66,8 @@ def deploy(
         raise errors.InvalidError(
             "The app has no name.", hint='Name it in the file, modal.App("my-app"), or pass --name.'
         )
-    with Attachment(load_settings(), terminal, own=False, roam=False) as server:
+    place = environment_name(environment)
+    with Attachment(load_settings(), terminal, own=False, roam=False, environment=place) as server:
         server.begin()
         listen = server.ready().listen
     uploader = Uploader(server.client)
@@ -100,7 +102,10 @@ def summary(deployed: Deployed) -> dict[str, object]:
     return {
         "app": deployed.app,
         "version": deployed.version,
-        "endpoints": [{"function": endpoint.function, "url": endpoint.url} for endpoint in deployed.endpoints],
+        "endpoints": [
+            {"function": endpoint.function, "url": endpoint.url, "protected": endpoint.protected}
+            for endpoint in deployed.endpoints
+        ],
         "unchanged": deployed.unchanged,
     }
 
@@ -108,7 +113,7 @@ def summary(deployed: Deployed) -> dict[str, object]:
 def report(deployed: Deployed) -> str:
     """What is printed without it."""
     verb = "Unchanged" if deployed.unchanged else "Created"
-    lines = [f"{verb} web function {endpoint.function} => {endpoint.url}" for endpoint in deployed.endpoints]
+    lines = [f"{verb} web function {endpoint.function} => {marked(endpoint)}" for endpoint in deployed.endpoints]
     if deployed.unchanged:
         return "\n".join([*lines, f"✓ App {deployed.app} is unchanged (version {deployed.version})."])
     return "\n".join([*lines, f"✓ App deployed in {deployed.seconds:.3f}s!"])

@@ -26,6 +26,7 @@ _VERBS = {
     "secret": Verb("portico.cli.secret:secret", "Keep environment variables for functions."),
     "proxy-token": Verb("portico.cli.proxy_token:proxy_token", "Make, list and revoke tokens for endpoints."),
     "workspace": Verb("portico.cli.workspace:workspace", "Set who may call endpoints, and how much."),
+    "environment": Verb("portico.cli.environment:environment", "Environments: apps that know nothing of each other."),
     "up": Verb("portico.cli.up:up", "Run the server."),
     "down": Verb("portico.cli.down:down", "End the server."),
     "doctor": Verb("portico.cli.doctor:doctor", "Check this machine, and say what to mend."),

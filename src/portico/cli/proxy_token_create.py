@@ -58,6 +58,5 @@ def proxy_token_create(
         return
     terminal.result(f"Modal-Key: {made.id}\nModal-Secret: {made.secret}")
     terminal.note(
-        f"Or as a bearer token: Authorization: Bearer {made.id}.{made.secret}\n"
-        "Keep the secret: nothing shows it again."
+        f"Or as a bearer token: Authorization: Bearer {made.id}.{made.secret}\nKeep the secret: nothing shows it again."
     )

@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
-from portico.model.naming import workspace_from
+from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.policy import DEFAULT_RATE_LIMIT, parse_rate
 from portico.model.settings import Settings
 from portico.wire.calls import SOCKET_VARIABLE
@@ -29,6 +29,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,
     ).validate()
+
+
+def environment_name(given: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The environment that is meant: the given one, or what the process's own variables say, or `main`."""
+    environ = os.environ if environ is None else environ
+    named = given or environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT") or MAIN
+    return check_environment(named)
 
 
 def calls_socket(environ: Mapping[str, str] | None = None) -> str:

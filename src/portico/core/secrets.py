@@ -10,25 +10,22 @@ from portico.model.spec import FunctionSpec, SecretSpec
 
 
 class SecretTable:
-    """Variables by environment and name of their secret, as they are now."""
+    """Variables by environment and name of their secret, as they are now; None where there is no such secret."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._known: dict[tuple[str, str], Mapping[str, str] | None] = {}
 
     def __repr__(self) -> str:
         return f"<SecretTable {len(self._known)} secrets>"
 
-    def put(self, environment: str, name: str, variables: Mapping[str, str]) -> None:
-        """From now on the secret has these."""
+    def put(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """From now on the secret has these; None: there is none."""
         self._known[environment, name] = variables
 
-    def remove(self, environment: str, name: str) -> None:
-        """There is no such secret any more."""
-        self._known.pop((environment, name), None)
-
-    def knows(self, environment: str, name: str) -> bool:
-        """Whether it is here."""
-        return (environment, name) in self._known
+    def change(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """As `put`, for those that are here."""
+        if (environment, name) in self._known:
+            self._known[environment, name] = variables
 
     def variables(self, function: FunctionSpec, environment: str) -> dict[str, str]:
         """What the user sets for a function's containers: its secrets in order, then `env`; later wins.
@@ -47,12 +44,12 @@ class SecretTable:
 
 
 def check_kept(secret: SecretSpec, environment: str, variables: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The variables of a named secret; NotFoundError where there is none, InvalidError where it lacks a required key."""
+    """The variables of a named secret; NotFoundError without one, InvalidError where it lacks a required key."""
     there = f"in the environment {environment!r}"
     if variables is None:
         raise NotFoundError(
             f"There is no secret {secret.name!r} {there}.",
-            hint=_command(secret, environment, secret.required_keys or ("KEY",)),
+            hint=_command(secret, environment, secret.required_keys),
         )
     missing = [key for key in secret.required_keys if key not in variables]
     if missing:
@@ -66,5 +63,5 @@ def check_kept(secret: SecretSpec, environment: str, variables: Mapping[str, str
 def _command(secret: SecretSpec, environment: str, keys: tuple[str, ...], *options: str) -> str:
     """What makes it, for a shell. KEY=- asks for the value."""
     place = () if environment == MAIN else ("--env", environment)
-    words = [*(f"{key}=-" for key in keys), *options, *place]
+    words = [*([f"{key}=-" for key in keys] or ["KEY=VALUE"]), *options, *place]
     return f"portico secret create {secret.name} {' '.join(words)}"

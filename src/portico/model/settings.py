@@ -29,7 +29,6 @@ class Settings:
     workspace: str
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
-    environment: str = "main"
     secret_key: str | None = field(default=None, repr=False)
     rate_limit: float | None = DEFAULT_RATE_LIMIT
 

@@ -38,7 +38,9 @@ def check_variables(variables: object, owner: str) -> dict[str, str]:
 def check_key(key: str, owner: str) -> str:
     """`key`, or InvalidError when it cannot name an environment variable."""
     if len(key) > MAX_KEY:
-        raise InvalidError(f"{owner}: the key {_short(key)} has {len(key):,} characters; at most {MAX_KEY:,} are taken.")
+        raise InvalidError(
+            f"{owner}: the key {_short(key)} has {len(key):,} characters; at most {MAX_KEY:,} are taken."
+        )
     if not _KEY.fullmatch(key):
         raise InvalidError(
             f"{owner}: {_short(key)} cannot name an environment variable.",

@@ -21,10 +21,14 @@ from portico.model.errors import StateError
 from portico.model.ports import Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
+from portico.server.access import Access
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
+from portico.server.environment_service import EnvironmentControl
+from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
+from portico.server.secrets import Secrets
 from portico.store.blobs import FolderBlobs
 from portico.wire.control import ServerInfo
 
@@ -60,6 +64,7 @@ class ControlPlane:
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
+        self._access: Access | None = None
 
     async def start(self, outside: Outside) -> None:
         """Listen, and begin to bring the deployed apps up (called from the main thread's loop)."""
@@ -93,10 +98,16 @@ class ControlPlane:
         blobs = FolderBlobs(settings.home)
         images = UvImages(settings.home)
         await images.sweep()
+        environments = Environments(settings.workspace, opened)
+        secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
+        self._access = Access(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
+            environments=environments,
+            secrets=secrets,
+            access=self._access,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -104,20 +115,23 @@ class ControlPlane:
             logs=self.logs,
         )
         apps = Apps(
-            settings,
             store=opened,
+            environments=environments,
             rollouts=self._rollouts,
             data=outside.data,
             bridge=outside.bridge,
             logs=self.logs,
         )
         service = Server(outside, self._rollouts)
-        await self._listen(make_app(service, apps, self._rollouts, blobs), settings.control_socket)
+        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=self._access)
+        api = make_app(service, apps, self._rollouts, blobs, places, secrets, self._access)
+        await self._listen(api, settings.control_socket)
         await self._listen(make_public_app(), outside.public_socket)
-        self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._access))
 
-    async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
+    async def _boot(self, outside: Outside, rollouts: Rollouts, access: Access) -> None:
         try:
+            await access.load()  # before there is a route that it protects
             await rollouts.boot()
         except StateError as error:
             outside.on_booted(error)
@@ -162,6 +176,8 @@ class ControlPlane:
             if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
                 if self._rollouts is not None:
                     await self._rollouts.tidy()
+                if self._access is not None:
+                    await self._access.save()
                 await self._store.result().close()
             else:
                 self._store.cancel()

@@ -53,6 +53,7 @@ class Release:
     bundle_dir: Path
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
+    suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
 
 
 @dataclass(slots=True)
@@ -228,16 +229,13 @@ class DataPlane:
         self._routes.assign(app_id, app_name, dict.fromkeys(labels, Unavailable(refusal)), ephemeral=False)
         self.ingress.routes_changed()
 
-    def learn_secret(self, environment: str, name: str, variables: Mapping[str, str]) -> None:
-        """What a secret has that an app names."""
+    def learn_secret(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """What a secret has that an app names; None: there is none."""
         self._secrets.put(environment, name, variables)
 
     def secret_changed(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
         """What a secret has from now on; None: it is gone. Containers that start hereafter go by it."""
-        if variables is None:
-            self._secrets.remove(environment, name)
-        elif self._secrets.knows(environment, name):
-            self._secrets.put(environment, name, variables)
+        self._secrets.change(environment, name, variables)
 
     def set_policies(self, policies: Policies) -> None:
         """They hold for all requests from now on."""

@@ -13,7 +13,7 @@ from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Superviso
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
-    def __init__(self, supervisor: Supervisor, place: Scope = Scope()) -> None:
+    def __init__(self, supervisor: Supervisor, place: Scope) -> None:
         self.supervisor = supervisor
         self.place = place
         self._held: OrderedDict[Waiter, str] | None = None

@@ -13,27 +13,38 @@ from portico.model.ports import SecretRecord, Store
 from portico.model.spec import AppSpec, SecretSpec
 from portico.model.variables import check_secret
 from portico.server.dataplane import Bridge, DataPlane
+from portico.server.environments import Environments
 from portico.wire.control import SecretInfo, SecretList, SecretRequest
 
 
 class Secrets:
     """Keeps secrets, and has the data path know what they are."""
 
-    def __init__(self, *, store: Callable[[], Awaitable[Store]], data: DataPlane, bridge: Bridge) -> None:
+    def __init__(
+        self,
+        *,
+        store: Callable[[], Awaitable[Store]],
+        environments: Environments,
+        data: DataPlane,
+        bridge: Bridge,
+    ) -> None:
         self._store = store
+        self._environments = environments
         self._data = data
         self._bridge = bridge
         self._order = asyncio.Lock()  # what is read last is what the data path hears last
 
     async def secrets(self, environment: str) -> SecretList:
         """All of an environment, by name."""
-        store = await self._environment(environment)
+        await self._environments.find(environment)
+        store = await self._store()
         return SecretList([_info(record) for record in await store.secrets.all(environment)])
 
     async def write_secret(self, environment: str, name: str, request: SecretRequest) -> SecretInfo:
         """Keep it; containers that start from now on have it."""
         variables = check_secret(name, request.variables)
-        store = await self._environment(environment)
+        await self._environments.find(environment)
+        store = await self._store()
         now = time.time()
         record = SecretRecord(environment=environment, name=name, created_at=now, updated_at=now)
         async with self._order:
@@ -44,7 +55,8 @@ class Secrets:
     async def delete_secret(self, environment: str, name: str) -> None:
         """Forget it; containers that run keep what they have, and no new one starts."""
         check_object_name(name, "secret")
-        store = await self._environment(environment)
+        await self._environments.find(environment)
+        store = await self._store()
         async with self._order:
             if not await store.secrets.delete(environment, name):
                 raise NotFoundError(
@@ -53,10 +65,10 @@ class Secrets:
                 )
             await self._bridge.call(self._data.secret_changed, environment, name, None)
 
-    async def provide(self, spec: AppSpec, environment: str) -> str:
+    async def provide(self, spec: AppSpec, environment: str, *, all_there: bool) -> str:
         """Have the data path know the secrets that an app names. A mark of their present state: it changes with them.
 
-        NotFoundError where there is none of a name, InvalidError where one lacks a required key.
+        all_there: NotFoundError where there is none of a name, InvalidError where one lacks a required key.
         """
         marks = []
         store = await self._store()
@@ -65,18 +77,13 @@ class Secrets:
                 assert secret.name is not None
                 place = secret.environment or environment
                 found = await store.secrets.read(place, secret.name)
-                variables = check_kept(secret, place, found and found[1])
-                assert found is not None
-                marks.append(f"{place}/{secret.name}@{found[0].updated_at!r}")
+                variables = None if found is None else found[1]
+                if all_there:
+                    check_kept(secret, place, variables)
+                if found is not None:
+                    marks.append(f"{place}/{secret.name}@{found[0].updated_at!r}")
                 await self._bridge.call(self._data.learn_secret, place, secret.name, variables)
         return " ".join(sorted(set(marks)))
-
-    async def _environment(self, name: str) -> Store:
-        """The store; NotFoundError where there is no such environment."""
-        store = await self._store()
-        if name not in [environment.name for environment in await store.environments.all()]:
-            raise NotFoundError(f"There is no environment {name!r}.")
-        return store
 
 
 def _named(spec: AppSpec) -> Iterable[SecretSpec]:

@@ -79,9 +79,7 @@ class SqlAccess:
 
 async def move_access(connection: AsyncConnection, environment: str, target: str) -> None:
     """An environment has another name from now on: what names it goes with it."""
-    await connection.execute(
-        update(policies).where(policies.c.environment == environment).values(environment=target)
-    )
+    await connection.execute(update(policies).where(policies.c.environment == environment).values(environment=target))
     for row in list(await connection.execute(select(proxy_tokens.c.id, proxy_tokens.c.environments))):
         names = _names.decode(row.environments)
         if environment in names:

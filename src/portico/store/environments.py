@@ -20,9 +20,7 @@ from portico.store.vault import Vault
 class SqlEnvironments:
     """Implements `model.ports.EnvironmentStore`. `transaction` is the store's."""
 
-    def __init__(
-        self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]], vault: Vault
-    ) -> None:
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]], vault: Vault) -> None:
         self._transaction = transaction
         self._vault = vault
 

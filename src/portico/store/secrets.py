@@ -21,9 +21,7 @@ _variables = msgspec.json.Decoder(dict[str, str])
 class SqlSecrets:
     """Implements `model.ports.SecretStore`. `transaction` is the store's."""
 
-    def __init__(
-        self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]], vault: Vault
-    ) -> None:
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]], vault: Vault) -> None:
         self._transaction = transaction
         self._vault = vault
 

@@ -210,7 +210,9 @@ def _seal_what_is_clear(connection: Connection, vault: Vault) -> None:
     query = select(deployments).where(deployments.c.document.startswith("{"))
     for row in list(connection.execute(query)):
         of = (row.app_id, str(row.version))
-        change = update(deployments).where((deployments.c.app_id == row.app_id) & (deployments.c.version == row.version))
+        change = update(deployments).where(
+            (deployments.c.app_id == row.app_id) & (deployments.c.version == row.version)
+        )
         sealed = vault.seal(row.document, *_DOCUMENT, *of)
         connection.execute(change.values(document=sealed, digest=vault.seal(row.digest, *_DIGEST, *of)))
 

@@ -25,6 +25,12 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     GET    /v1/proxy-tokens                          -> ProxyTokenList
     POST   /v1/proxy-tokens         ProxyTokenRequest -> 201, NewProxyToken
     DELETE /v1/proxy-tokens/{id}                     -> 204
+    GET    /v1/environments                          -> EnvironmentList
+    POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
+    PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
+    DELETE /v1/environments/{name}?stop_apps=        -> 204
+
+What is about apps takes `?environment=`; without it, `main` is meant.
 
 Errors: the status of the error's code, and a `Problem`.
 """
@@ -180,7 +186,7 @@ class SettingList(msgspec.Struct, frozen=True):
 
 
 class ProxyTokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A new proxy token. expires_in: seconds. environments, endpoints ("app" or "app/function"): none stands for all."""
+    """A new proxy token. expires_in: seconds. environments, endpoints ("app" or "app/function"): none means all."""
 
     expires_in: float | None = None
     environments: list[str] = []
@@ -214,6 +220,36 @@ class ProxyTokenList(msgspec.Struct, frozen=True):
     """Proxy tokens, the oldest first."""
 
     tokens: list[ProxyTokenInfo]
+
+
+class EnvironmentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment. apps: how many live there. label: what the labels of its endpoints begin with."""
+
+    name: str
+    web_suffix: str
+    created_at: float
+    label: str
+    apps: int = 0
+
+
+class EnvironmentList(msgspec.Struct, frozen=True):
+    """Environments, the oldest first."""
+
+    environments: list[EnvironmentInfo]
+
+
+class NewEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """web_suffix: None makes one of the name."""
+
+    name: str
+    web_suffix: str | None = None
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What is None stays."""
+
+    name: str | None = None
+    web_suffix: str | None = None
 
 
 # -- events -------------------------------------------------------------------------------------------------------
