@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from portico.model.errors import ConflictError, InvalidError, NotFoundError
+from portico.model.errors import AuthError, ConflictError, InvalidError, NotFoundError
 from portico.model.naming import auto_label
 from portico.model.spec import AppSpec, Bundle
 from portico.wire.control import (
@@ -27,6 +28,7 @@ from portico.wire.control import (
     History,
     LogLine,
     NewProxyToken,
+    NewToken,
     ProxyTokenInfo,
     ProxyTokenList,
     ProxyTokenRequest,
@@ -37,6 +39,8 @@ from portico.wire.control import (
     ServerInfo,
     SettingInfo,
     SettingList,
+    TokenInfo,
+    TokenSecret,
     VersionInfo,
 )
 
@@ -48,7 +52,7 @@ def _place(name: str, web_suffix: str) -> EnvironmentInfo:
 
 @dataclass
 class FakeServices:
-    """All seven services in one object.
+    """All eight services in one object.
 
     calls: what was asked, as words. lines: what logs and ephemeral apps say, after which they wait. fail: raised by
     the next deploy, reload or rollback. closed: set when a stream that waited has been closed.
@@ -63,7 +67,8 @@ class FakeServices:
     places: dict[str, EnvironmentInfo] = field(default_factory=lambda: {"main": _place("main", "")})
     kept: dict[tuple[str, str], tuple[SecretInfo, dict[str, str]]] = field(default_factory=dict)
     set: dict[tuple[str | None, ...], SettingInfo] = field(default_factory=dict)
-    tokens: dict[str, ProxyTokenInfo] = field(default_factory=dict)
+    proxies: dict[str, ProxyTokenInfo] = field(default_factory=dict)
+    issued: dict[str, TokenInfo] = field(default_factory=dict)
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
     stopped: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -149,7 +154,7 @@ class FakeServices:
         if self.kept.pop((environment, name), None) is None:
             raise NotFoundError(f"No secret {name!r}.")
 
-    # -- AccessService ---------------------------------------------------------------------------------------
+    # -- AdmissionService ---------------------------------------------------------------------------------------
     async def settings(self) -> SettingList:
         return SettingList(list(self.set.values()), {})
 
@@ -161,15 +166,15 @@ class FakeServices:
         return await self.settings()
 
     async def proxy_tokens(self) -> ProxyTokenList:
-        return ProxyTokenList(list(self.tokens.values()))
+        return ProxyTokenList(list(self.proxies.values()))
 
     async def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
-        new = NewProxyToken(id=f"wk-{len(self.tokens):022}", secret=f"ws-{0:022}")
-        self.tokens[new.id] = ProxyTokenInfo(id=new.id, created_at=0.0, environments=request.environments)
+        new = NewProxyToken(id=f"wk-{len(self.proxies):022}", secret=f"ws-{0:022}")
+        self.proxies[new.id] = ProxyTokenInfo(id=new.id, created_at=0.0, environments=request.environments)
         return new
 
     async def revoke_proxy_token(self, token_id: str) -> None:
-        if self.tokens.pop(token_id, None) is None:
+        if self.proxies.pop(token_id, None) is None:
             raise NotFoundError(f"No token {token_id!r}.")
 
     # -- DeployService ---------------------------------------------------------------------------------------
@@ -242,6 +247,31 @@ class FakeServices:
         if not stop_apps and await self.apps(name):
             raise ConflictError(f"Apps run in the environment {name!r}.")
         del self.places[name]
+
+    # -- AccessService ---------------------------------------------------------------------------------------
+    async def admit(self, authorization: str) -> TokenInfo:
+        token = next((t for t in self.issued.values() if authorization == f"Bearer {t.id}.as-{t.id}"), None)
+        if token is None:
+            raise AuthError("This server's control API asks for a token.")
+        return token
+
+    @contextmanager
+    def using(self, token_id: str) -> Iterator[None]:
+        self.calls.append(f"used {token_id}")
+        yield
+
+    async def tokens(self) -> list[TokenInfo]:
+        return list(self.issued.values())
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        token_id = f"ak-{len(self.issued)}"
+        self.issued[token_id] = TokenInfo(id=token_id, name=wanted.name, environment=wanted.environment, created_at=0.0)
+        return TokenSecret(id=token_id, secret=f"as-{token_id}", name=wanted.name, environment=wanted.environment)
+
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        if ref not in self.issued:
+            raise NotFoundError(f"There is no token {ref!r}.")
+        return self.issued.pop(ref)
 
     def _find(self, environment: str) -> EnvironmentInfo:
         if environment not in self.places:

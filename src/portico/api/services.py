@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from portico.wire.control import (
@@ -15,6 +16,7 @@ from portico.wire.control import (
     History,
     LogLine,
     NewProxyToken,
+    NewToken,
     ProxyTokenList,
     ProxyTokenRequest,
     RollbackRequest,
@@ -24,6 +26,8 @@ from portico.wire.control import (
     ServerInfo,
     SettingInfo,
     SettingList,
+    TokenInfo,
+    TokenSecret,
 )
 
 
@@ -93,7 +97,7 @@ class SecretService(Protocol):
         """Forget it; NotFoundError where there is none."""
 
 
-class AccessService(Protocol):
+class AdmissionService(Protocol):
     """Who may call endpoints, and how much."""
 
     async def settings(self) -> SettingList:
@@ -126,3 +130,22 @@ class EnvironmentService(Protocol):
 
     async def delete_environment(self, name: str, *, stop_apps: bool) -> None:
         """Forget it and what was deployed there; ConflictError while apps live there, unless they may be stopped."""
+
+
+class AccessService(Protocol):
+    """Who may use the API from other machines."""
+
+    async def admit(self, authorization: str) -> TokenInfo:
+        """The token in this header; AuthError where it has none that is valid."""
+
+    def using(self, token_id: str) -> AbstractContextManager[None]:
+        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+
+    async def tokens(self) -> list[TokenInfo]:
+        """All that have not been revoked, the oldest first."""
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        """One more; its secret is known only now."""
+
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        """By id or name. It is valid no longer, and what runs on its behalf ends."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
+from portico.ingress.tunnel import Tunnel
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
 
@@ -37,6 +40,7 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked_out",
+        "_early",
         "_endpoint",
         "_lease",
         "_max_body",
@@ -49,8 +53,10 @@ class Exchange:
         "head",
         "id",
         "keep_alive",
+        "origin",
         "phase",
         "response",
+        "tunnel",
         "upgrading",
         "upstream",
         "version_1_0",
@@ -59,6 +65,7 @@ class Exchange:
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
         self.client = client
         self.head = head
+        self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
@@ -71,8 +78,10 @@ class Exchange:
         self.upstream: UpstreamConnection | None = None
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
+        self.tunnel: Tunnel | None = None
         self._body: list[bytes] = []
         self._max_body = sys.maxsize  # until its route is known
+        self._early = bytearray()  # what follows a request to upgrade
         self._chunked_out = False
         self._tries = 0
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
@@ -103,7 +112,7 @@ class Exchange:
         if self.phase is Phase.ENDED:
             return
         self.body_size += len(data)
-        if self.body_size > self._max_body and not self.upgrading:
+        if self.body_size > self._max_body:
             self._too_large()
             return
         piece = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data
@@ -112,6 +121,15 @@ class Exchange:
         else:
             self._body.append(piece)
             if self.body_size > BODY_WINDOW:
+                self.client.pause()
+
+    def upgraded(self, data: bytes) -> None:
+        """What the client sends behind a request to upgrade. It waits until the container has agreed."""
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+        elif self.phase is not Phase.ENDED:
+            self._early += data
+            if len(self._early) > BODY_WINDOW:
                 self.client.pause()
 
     def end_of_request(self) -> None:
@@ -129,8 +147,7 @@ class Exchange:
         if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
             self._endpoint.leave(self)
         elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self._drop_upstream()
-            self._take_lease().cancel()
+            self._part(phase)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
 
     # -- from the pool --------------------------------------------------------------------------------------------
@@ -151,8 +168,19 @@ class Exchange:
 
     def timed_out(self) -> None:
         """It has run for longer than it may."""
-        if self.phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self._cut(pages.TIMED_OUT)
+        phase, self.phase = self.phase, Phase.ENDED
+        if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+            self.phase = phase
+            return
+        self._part(phase)
+        if phase is Phase.SENT:
+            self.refused(pages.TIMED_OUT)
+        elif phase is Phase.ANSWERING and self._chunked_out and self.head.find(b"content-type") == CONTENT_TYPE:
+            # a caller counts messages: an answer that lacks the last one does not look whole to it
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            self.client.exchange_ended(self)
+        else:
+            self.client.abort()
 
     # -- from the container's connection --------------------------------------------------------------------------
     def connected(self, upstream: UpstreamConnection) -> bool:
@@ -164,7 +192,8 @@ class Exchange:
         self.phase = Phase.SENT
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
-        head = self.head.render(self.id.encode(), self.client.peer, chunked=self.chunked_in)
+        assert self._lease is not None
+        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -181,12 +210,18 @@ class Exchange:
             lines = b"".join(response.lines)
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
-    def switched(self, response: ResponseHead) -> None:
+    def switched(self, response: ResponseHead) -> Tunnel:
         """The container accepts the upgrade: from here on, bytes pass both ways."""
+        assert self.upstream is not None
         self.phase = Phase.TUNNEL
+        self.tunnel = Tunnel(self.client, self.upstream, self.client.ingress.max_message)
         framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
         self.client.write(response.render(101, self.id.encode(), b"", framing))
-        self.client.tunnel(self)
+        self.client.resume()
+        if self._early:
+            self.tunnel.from_client(bytes(self._early))
+            self._early.clear()
+        return self.tunnel
 
     def answered(self, status: int, response: ResponseHead) -> None:
         """The response's head."""
@@ -225,7 +260,7 @@ class Exchange:
         self.upstream = None
         self.phase = Phase.ENDED
         lease = self._take_lease()
-        if self.response.held:
+        if self.response.held and not lease.is_foreign:
             lease.hold()
         elif self.complete:
             lease.release()
@@ -240,10 +275,18 @@ class Exchange:
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
-            self.client.close()
+            assert self.tunnel is not None
+            self.client.tunnel_ended(self.tunnel)
         elif phase is Phase.ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
+        elif lease.is_foreign:
+            lease.release()  # programs close connections as they like; one that is gone refuses the next
+            if self._repeatable and self._tries < MAX_TRIES:
+                self.phase = Phase.WAITING
+                self.client.ingress.later(LAST_BREATH, self._retry)
+            else:
+                self.refused(pages.LOST)
         else:
             lease.broken()
             self._again(pages.LOST)
@@ -252,7 +295,11 @@ class Exchange:
         """The container's answer is not HTTP."""
         phase, self.phase = self.phase, Phase.ENDED
         self._drop_upstream()
-        self._take_lease().broken()
+        lease = self._take_lease()
+        if lease.is_foreign:
+            lease.release()
+        else:
+            lease.broken()
         if phase is Phase.ANSWERING:
             self.client.abort()
         else:
@@ -276,30 +323,37 @@ class Exchange:
             self.refused(otherwise)
 
     def _too_large(self) -> None:
-        """More has come of the body than its route takes."""
-        refusal = pages.too_large(self._max_body)
-        if self.phase in (Phase.SENT, Phase.ANSWERING):
-            self._cut(refusal)
-            return
-        if self.phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
+        """More has come of the body than its route takes; the client learns so, if its answer has not begun."""
+        phase = self.phase
+        if phase in (Phase.SENT, Phase.ANSWERING):
+            self.phase = Phase.ENDED
+            self._part(phase)
+        elif phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
             self._endpoint.leave(self)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
-        self.refused(refusal)
-
-    def _cut(self, refusal: Refusal) -> None:
-        """End it while its container works; the client learns why, if its answer has not begun."""
-        phase, self.phase = self.phase, Phase.ENDED
-        self._drop_upstream()
-        self._take_lease().cancel()
-        if phase is Phase.SENT:
-            self.refused(refusal)
-        else:
+        if phase is Phase.ANSWERING:
             self.client.abort()
+        else:
+            self.refused(pages.too_large(self._max_body))
+
+    def _retry(self) -> None:
+        if self.phase is Phase.WAITING:
+            self._ask()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None
         assert lease is not None, "an exchange that was sent has a lease"
         return lease
+
+    def _part(self, phase: Phase) -> None:
+        """Nobody waits for the rest: the input is to end."""
+        lease = self._take_lease()
+        if lease.is_foreign and phase is Phase.SENT and self.upstream is not None:
+            self.upstream.dismiss(lease)
+            self.upstream = None
+        else:
+            self._drop_upstream()
+            lease.cancel()
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

@@ -16,22 +16,22 @@ MAX_HEAD: Final = 64 * 1024
 _HOP: Final = frozenset(
     [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"]
 )
-_FORGEABLE: Final = frozenset(
-    [
-        b"x-portico-input",
-        b"x-portico-held",
-        b"x-request-id",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"forwarded",
-        b"x-real-ip",
-    ]
-)
+_FORWARDED: Final = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
+_FORGEABLE: Final = _FORWARDED | {
+    b"x-portico-input",
+    b"x-portico-held",
+    b"x-request-id",
+    b"x-forwarded-port",
+    b"forwarded",
+    b"x-real-ip",
+}
 _CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
 REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept"}
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
+
+_FOREIGN_OPENING: Final = (
+    b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+)
 
 # A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
 _PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
@@ -48,6 +48,7 @@ class RequestHead:
         "bucket",
         "connection",
         "content_length",
+        "forwarded",
         "hosts",
         "key",
         "lines",
@@ -71,6 +72,7 @@ class RequestHead:
         self.key: bytes | None = None
         self.secret: bytes | None = None
         self.bucket: TokenBucket | None = None
+        self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
         self.size = 0
 
@@ -96,6 +98,8 @@ class RequestHead:
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
             self.upgrade = value.strip().lower()
+        elif lower in _FORWARDED:
+            self.forwarded.append((lower, value))
         elif lower in _CREDENTIALS:
             self._credentials(lower, name, value)
 
@@ -111,6 +115,16 @@ class RequestHead:
             elif self.key is None and self.secret is None:
                 self.key, self.secret = token.groups()
 
+    def said(self, name: bytes) -> list[bytes]:
+        """The items of a header of proxies, in order; those that are empty do not count."""
+        values = [value for found, value in self.forwarded if found == name]
+        return [item.strip() for value in values for item in value.split(b",") if item.strip()]
+
+    def replace_host(self, host: bytes) -> None:
+        """Another Host header instead of what came."""
+        self.hosts = [host]
+        self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % host]
+
     def locate(self) -> bool:
         """Bring the target into origin form; whether it can be. An absolute form replaces the Host header."""
         if self.target[:1] == b"/" or (self.target == b"*" and self.method == b"OPTIONS"):
@@ -121,8 +135,7 @@ class RequestHead:
         authority, slash, path = rest.partition(b"/")
         authority, question, query = authority.partition(b"?")
         self.target = b"/" + path if slash else b"/" + question + query
-        self.hosts = [authority.rpartition(b"@")[2]]
-        self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % self.hosts[0]]
+        self.replace_host(authority.rpartition(b"@")[2])
         return True
 
     @property
@@ -148,16 +161,21 @@ class RequestHead:
         """Whether it asks to become a WebSocket."""
         return self.upgrade == b"websocket" and self.method == b"GET" and b"upgrade" in self.connection
 
-    def render(self, input_id: bytes, client: bytes, *, chunked: bool) -> bytes:
-        """The head as the container gets it; the header of our own comes first."""
+    def render(self, input_id: bytes, client: bytes, *, chunked: bool, foreign: bool) -> bytes:
+        """The head as the container gets it; the header of our own comes first. A foreign program gets those it knows.
+
+        client: its address, its port, and the scheme that it used.
+        """
         if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
-        parts = [
-            b"%b %b HTTP/1.1\r\nx-portico-input: %b %b\r\n" % (self.method, self.target, input_id, client),
-            *self.lines,
-        ]
+        if foreign:
+            address, _, scheme = client.split(b" ")
+            opening = _FOREIGN_OPENING % (input_id, address, scheme, self.hosts[0])
+        else:
+            opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
+        parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
         elif self.content_length is not None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from portico.model.errors import InvalidError
+from portico.model.sizes import parse_size
 
 DEFAULT_RATE_LIMIT: Final = 200.0  # requests a second
 DEFAULT_MAX_BODY: Final = 4 << 30  # bytes
 _MAX_RATE: Final = 1_000_000.0
-_SIZE = re.compile(r"(\d{1,15})\s*(|B|KiB|MiB|GiB)", re.IGNORECASE)
-_UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+UNLIMITED: Final = "unlimited"
 
 
 class Setting(StrEnum):
@@ -23,7 +23,7 @@ class Setting(StrEnum):
 
     REQUIRE_PROXY_AUTH = "require-proxy-auth"  # "on", "off"
     RATE_LIMIT = "rate-limit"  # requests a second, or "off"
-    MAX_BODY = "max-body"  # bytes of a request's body
+    MAX_BODY = "max-body"  # bytes of a request's body, or "unlimited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Policies:
     def max_body(self, endpoint: Scope) -> int:
         """Bytes that the body of a request to this endpoint may have."""
         value = self._narrowest(Setting.MAX_BODY, endpoint)
+        if value == UNLIMITED:
+            return sys.maxsize
         return DEFAULT_MAX_BODY if value is None else int(value)
 
     def rates(self, endpoint: Scope, default: float | None) -> dict[Scope, float]:
@@ -94,7 +96,8 @@ def check_value(setting: Setting, text: str) -> str:
     if setting is Setting.RATE_LIMIT:
         rate = parse_rate(text, setting)
         return "off" if rate is None else f"{rate:g}"
-    return str(parse_size(text, setting))
+    size = parse_size(text, setting)
+    return UNLIMITED if size is None else str(size)
 
 
 def parse_rate(text: str, owner: str) -> float | None:
@@ -108,11 +111,3 @@ def parse_rate(text: str, owner: str) -> float | None:
     if not 0 < rate <= _MAX_RATE:
         raise InvalidError(f"{owner} is a number of requests a second, or off, not {text!r}.")
     return rate
-
-
-def parse_size(text: str, owner: str) -> int:
-    """Bytes, of a number with B, KiB, MiB or GiB behind it."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidError(f"{owner} is a size such as 10MiB or 4GiB, not {text!r}.")
-    return int(found[1]) * _UNITS[found[2].lower()]

@@ -62,7 +62,7 @@ class Container(Protocol):
     """One worker, as its engine shows it."""
 
     id: str
-    address: str  # the path of the Unix socket on which it serves HTTP
+    address: str  # where it serves HTTP once it is ready: the path of a Unix socket, or "host:port"
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""
@@ -191,6 +191,38 @@ class EnvironmentStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """A token of the control API, as it is stored. Its secret is not: `digest` is its SHA-256, in hex.
+
+    environment: the only one that it is for; None: all, and the server itself. Times are seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    digest: str = field(repr=False)
+    environment: str | None
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+
+class ApiTokenStore(Protocol):
+    """The tokens of the control API. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[ApiToken]:
+        """All that have not been revoked, the oldest first."""
+
+    async def create(self, token: ApiToken) -> None:
+        """One more."""
+
+    async def used(self, token_id: str, at: float) -> None:
+        """Remember when it was used last."""
+
+    async def delete(self, token_id: str) -> None:
+        """Forget it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRecord:
     """A secret that the server keeps, without its values. Times are seconds since the epoch."""
 
@@ -234,7 +266,7 @@ class ProxyTokenRecord:
     rate_limit: float | None = None
 
 
-class AccessStore(Protocol):
+class AdmissionStore(Protocol):
     """Who may call endpoints, and how much. Each verb is one transaction, as in `Store`."""
 
     async def tokens(self) -> list[ProxyTokenRecord]:
@@ -264,11 +296,15 @@ class Store(Protocol):
         """What apps are in."""
 
     @property
+    def api_tokens(self) -> ApiTokenStore:
+        """Who may use the control API from elsewhere."""
+
+    @property
     def secrets(self) -> SecretStore:
         """Variables by name."""
 
     @property
-    def access(self) -> AccessStore:
+    def admission(self) -> AdmissionStore:
         """Proxy tokens and policies."""
 
     async def apps(self, environment: str) -> list[AppRecord]:

@@ -9,14 +9,18 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from portico.model.errors import Error, InvalidError
-from portico.runtime import isolate, loader, serve, web
+from portico.model.sizes import parse_size
+from portico.model.spec import WebKind
+from portico.runtime import isolate, loader, program, serve, web
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
 from portico.wire import container as wire
+from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
 
 _START_FAILED = 1  # exit status
 
@@ -62,8 +66,11 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
 
 def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     """Load the user's code, serve it, and end; the exit status."""
+    web_spec = launch.function.web
     try:
-        endpoint = _load(launch)
+        if web_spec is not None and web_spec.kind is WebKind.WEB_SERVER:
+            return program.run(web_spec, lifeline, lambda: _load(launch))
+        endpoint = web.build(launch.function, _load(launch))
         loop = serve.new_loop()
         asyncio.set_event_loop(loop)
         loop.run_until_complete(_serve(launch, lifeline, endpoint))
@@ -74,10 +81,11 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     return 0
 
 
-def _load(launch: wire.Launch) -> web.Endpoint:
+def _load(launch: wire.Launch) -> Callable[..., Any]:
+    """The user's function."""
     _enter(launch)
     module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
-    return web.build(launch.function, loader.find_function(module, launch.function, launch.entry.app))
+    return loader.find_function(module, launch.function, launch.entry.app)
 
 
 def _enter(launch: wire.Launch) -> None:
@@ -95,6 +103,7 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, endpoint: web.Endpoint
         endpoint,
         launch.socket_path,
         max_inputs=launch.function.concurrency.max_inputs,
+        max_message=parse_size(launch.env.get(LIMIT_VARIABLE, str(MAX_MESSAGE)), LIMIT_VARIABLE),
         done=lambda input_id: lifeline.send(wire.Done(input_id)),
         explain=_explain,
     )

@@ -23,21 +23,31 @@ from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
 from portico.wire.container import Cancel, Stop
+from portico.wire.websocket import MAX_MESSAGE, allowance
 
-_WS_MAX_SIZE = 2 * 1024 * 1024
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
-    """One app on one socket. `done` and `explain` are the guard's."""
+    """One app on one socket. `done` and `explain` are the guard's; `max_message` is what a WebSocket's message may
+    have, in bytes, or None; the ingress sees to that, but for messages that grow when they are unpacked."""
 
     def __init__(
-        self, endpoint: Endpoint, socket_path: str, *, max_inputs: int, done: Callable[[str], None], explain: Explain
+        self,
+        endpoint: Endpoint,
+        socket_path: str,
+        *,
+        max_inputs: int,
+        max_message: int | None = MAX_MESSAGE,
+        done: Callable[[str], None],
+        explain: Explain,
     ) -> None:
         self._path = socket_path
-        self._threads = max(max_inputs, _FRAMEWORK_THREADS)
+        self._threads = max_inputs + _FRAMEWORK_THREADS
+        # with what a packed message may have more: the limit is on what is on the wire, too
+        self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
         self._explain = explain
         self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
         self._tunnels = endpoint.tunnels
@@ -54,7 +64,7 @@ class Server:
         self._limiter = _thread_limiter(self._threads)
         if self._lifespan is not None:
             await self._lifespan.startup()
-        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol())
+        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), self._max_message)
         protocol = _TunnelProtocol if self._tunnels else HttpToolsProtocol
         app_state = self._lifespan.state if self._lifespan is not None else {}
         server = await loop.create_unix_server(
@@ -190,14 +200,15 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _config(app: Guard, ws: Any) -> uvicorn.Config:
+def _config(app: Guard, ws: Any, max_message: int) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
         ws=ws,
-        ws_max_size=_WS_MAX_SIZE,
+        ws_max_size=max_message,
+        ws_ping_interval=None,  # it would end a WebSocket whose app, or client, reads nothing for a while
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -1,4 +1,7 @@
-"""From a function to an ASGI app: one builder for each web decorator, and one for functions that are called."""
+"""From a function to an ASGI app: one builder for each web decorator, and one for functions that are called.
+
+Not for `web_server`: there a program of the user's own is served, see `program.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import calls
 from portico.runtime.asgi import App
+from portico.runtime.closing import close_streams
 from portico.runtime.wsgi import WsgiApp
 
 Function = Callable[..., Any]
@@ -25,7 +29,7 @@ class Endpoint:
 
 
 def build(spec: FunctionSpec, function: Function) -> Endpoint:
-    """The app of a function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
+    """The app of a function. Raises InvalidError, and whatever the user's code raises."""
     if spec.web is None:
         return Endpoint(calls.Called(spec, function), lifespan=False)
     return _BUILDERS[spec.web.kind](spec, spec.web, function)
@@ -40,6 +44,7 @@ def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> E
             "`fastapi_endpoint` needs FastAPI, which this function's image does not have. "
             'Add it to the image: `.pip_install("fastapi[standard]")`.'
         ) from None
+    close_streams()
     app = FastAPI(openapi_url="/openapi.json" if web.docs else None)  # without a schema there are no docs pages either
     app.add_api_route("/", function, methods=[web.method])
     # Around the whole app, not inside it: so the answer to an exception carries the headers too.
@@ -51,6 +56,7 @@ def _asgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     app = function()
     if not callable(app):
         raise InvalidError(f"An `asgi_app` function has to return an ASGI app, not {type(app).__name__}.")
+    close_streams()
     return Endpoint(app, lifespan=True)
 
 
@@ -62,13 +68,8 @@ def _wsgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     return Endpoint(WsgiApp(app, threads), lifespan=False, tunnels=True)
 
 
-def _not_yet(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
-    raise UnsupportedError(f"`{web.kind}` is not supported yet; `fastapi_endpoint`, `asgi_app` and `wsgi_app` are.")
-
-
 _BUILDERS: dict[WebKind, Callable[[FunctionSpec, WebSpec, Function], Endpoint]] = {
     WebKind.FASTAPI_ENDPOINT: _fastapi_endpoint,
     WebKind.ASGI_APP: _asgi_app,
     WebKind.WSGI_APP: _wsgi_app,
-    WebKind.WEB_SERVER: _not_yet,
 }

@@ -1,202 +1,155 @@
-"""Who may call endpoints, and how much: proxy tokens and settings, on the control plane's loop.
-
-The data path has all of it in memory; what changes here is told there before the change is answered.
-"""
+"""Who may use the control API from other machines: its tokens. On the control plane's loop."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
+import logging
 import secrets
 import string
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from portico.core.tokens import ProxyToken
-from portico.model.errors import InvalidError, NotFoundError
-from portico.model.naming import check_environment, check_object_name
-from portico.model.policy import DEFAULT_MAX_BODY, Policies, Scope, Setting, check_value, parse_rate
-from portico.model.ports import ProxyTokenRecord, Store
-from portico.model.spec import FunctionSpec
-from portico.server.dataplane import Bridge, DataPlane
-from portico.wire.control import (
-    NewProxyToken,
-    ProxyTokenInfo,
-    ProxyTokenList,
-    ProxyTokenRequest,
-    SettingInfo,
-    SettingList,
-)
+from portico.model.errors import AuthError, InvalidError, NotFoundError
+from portico.model.naming import check_object_name
+from portico.model.ports import ApiToken, Store
+from portico.server.environments import Environments
+from portico.wire.control import NewToken, TokenInfo, TokenSecret
+
+log = logging.getLogger("portico.access")
 
 _ALPHABET: Final = string.ascii_letters + string.digits
-_LENGTH: Final = 22
-_MAX_LIFETIME: Final = 100 * 365 * 86400.0  # seconds
-_MAX_SCOPES: Final = 1000
+_NOTE_EVERY: Final = 60.0  # seconds between two notes in the store that a token was used
+_NOBODY: Final = ApiToken(id="", name="", digest="0" * 64, environment=None, created_at=0.0)
+_HINT: Final = "Make a token with `portico token new` on the server's machine, and set it here: `portico token set`."
 
 
 class Access:
-    """Implements `api.services.AccessService`. `rate_limit` is the workspace's where none is set."""
+    """The tokens that are valid, and what runs on behalf of each."""
 
-    def __init__(
-        self,
-        rate_limit: float | None,
-        *,
-        store: Callable[[], Awaitable[Store]],
-        data: DataPlane,
-        bridge: Bridge,
-    ) -> None:
-        self._rate_limit = rate_limit
+    def __init__(self, store: Callable[[], Awaitable[Store]], environments: Environments) -> None:
         self._store = store
-        self._data = data
-        self._bridge = bridge
-        self._policies = Policies()
-        self._order = asyncio.Lock()  # what is stored last is what the data path hears last
+        self._environments = environments
+        self._known: dict[str, ApiToken] | None = None
+        self._noted: dict[str, float] = {}
+        self._running: dict[str, set[asyncio.Task[object]]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
 
-    async def load(self) -> None:
-        """Have the data path know what is stored; before the first route, and when an environment has another name."""
-        async with self._order:
-            for record in await (await self._store()).access.tokens():
-                await self._bridge.call(self._data.put_token, _token(record), record.rate_limit)
-            await self._tell_policies()
-
-    async def save(self) -> None:
-        """Store when tokens were last used."""
-        used = await self._bridge.call(self._data.used_tokens)
-        if used:
-            await (await self._store()).access.used(used)
-
-    def protects(self, endpoint: Scope, function: FunctionSpec) -> bool:
-        """Whether a request to this endpoint needs a proxy token, by its code or by a setting."""
-        in_code = function.web is not None and function.web.requires_proxy_auth
-        return in_code or self._policies.requires_proxy_auth(endpoint)
-
-    # -- settings -------------------------------------------------------------------------------------------------
-    async def settings(self) -> SettingList:
-        """All that is set."""
-        found = await (await self._store()).access.policies()
-        return SettingList(
-            [
-                SettingInfo(
-                    setting=policy.setting.value,
-                    value=policy.value,
-                    environment=policy.scope.environment or None,
-                    app=policy.scope.app or None,
-                    function=policy.scope.function or None,
-                )
-                for policy in found
-            ],
-            defaults={
-                Setting.REQUIRE_PROXY_AUTH.value: "off",
-                Setting.RATE_LIMIT.value: "off" if self._rate_limit is None else f"{self._rate_limit:g}",
-                Setting.MAX_BODY.value: str(DEFAULT_MAX_BODY),
-            },
-        )
-
-    async def change_setting(self, change: SettingInfo) -> SettingList:
-        """Set one, or unset it; it holds for all requests from now on."""
-        setting, scope = _setting(change.setting), _scope(change)
-        value = None if change.value is None else check_value(setting, change.value)
-        async with self._order:
-            await (await self._store()).access.set_policy(scope, setting, value)
-            await self._tell_policies()
-        return await self.settings()
-
-    async def _tell_policies(self) -> None:
-        self._policies = Policies(await (await self._store()).access.policies())
-        await self._bridge.call(self._data.set_policies, self._policies)
-
-    # -- proxy tokens ---------------------------------------------------------------------------------------------
-    async def proxy_tokens(self) -> ProxyTokenList:
-        """All of them, the oldest first, and when they were last used."""
-        await self.save()
-        return ProxyTokenList([_info(record) for record in await (await self._store()).access.tokens()])
-
-    async def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
-        """A new one; its secret is told this once."""
-        _check(request)
+    async def admit(self, authorization: str) -> TokenInfo:
+        """The token in this header; AuthError where it has none that is valid."""
+        scheme, _, pair = authorization.partition(" ")
+        token_id, _, secret = pair.strip().partition(".")
+        if scheme.lower() != "bearer" or not token_id or not secret:
+            raise AuthError("This server's control API asks for a token.", hint=_HINT)
+        token = (await self._load()).get(token_id, _NOBODY)
+        same = hmac.compare_digest(sha256(secret.encode()).hexdigest(), token.digest)
         now = time.time()
-        new = NewProxyToken(id=f"wk-{_random()}", secret=f"ws-{_random()}")
-        record = ProxyTokenRecord(
-            id=new.id,
-            digest=sha256(new.secret.encode()).hexdigest(),
+        if not same or token is _NOBODY or (token.expires_at is not None and token.expires_at <= now):
+            raise AuthError("The token is not valid here: unknown, revoked or expired.", hint=_HINT)
+        self._note(token, now)
+        return _info(token)
+
+    @contextmanager
+    def using(self, token_id: str) -> Iterator[None]:
+        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+        task = asyncio.current_task()
+        assert task is not None
+        tasks = self._running.setdefault(token_id, set())
+        tasks.add(task)
+        try:
+            yield
+        finally:
+            tasks.discard(task)
+            if not tasks and self._running.get(token_id) is tasks:
+                del self._running[token_id]
+
+    # -- for its API ----------------------------------------------------------------------------------------------
+    async def tokens(self) -> list[TokenInfo]:
+        """All that have not been revoked, the oldest first."""
+        return [_info(token) for token in (await self._load()).values()]
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        """One more; its secret is known only now."""
+        check_object_name(wanted.name, "token")
+        if wanted.environment is not None:
+            await self._environments.find(wanted.environment)
+        now = time.time()
+        if wanted.expires_in is not None and not 0 < wanted.expires_in < 1e10:
+            raise InvalidError("A token expires after a number of seconds that is more than 0.")
+        secret = f"as-{secrets.token_urlsafe(32)}"
+        token = ApiToken(
+            id=f"ak-{''.join(secrets.choice(_ALPHABET) for _ in range(22))}",
+            name=wanted.name,
+            digest=sha256(secret.encode()).hexdigest(),
+            environment=wanted.environment,
             created_at=now,
-            expires_at=None if request.expires_in is None else now + request.expires_in,
-            environments=tuple(request.environments),
-            endpoints=tuple(request.endpoints),
-            rate_limit=request.rate_limit,
+            expires_at=None if wanted.expires_in is None else now + wanted.expires_in,
         )
-        async with self._order:
-            await (await self._store()).access.add_token(record)
-            await self._bridge.call(self._data.put_token, _token(record), record.rate_limit)
-        return new
+        known = await self._load()
+        await (await self._store()).api_tokens.create(token)
+        known[token.id] = token
+        return TokenSecret(id=token.id, secret=secret, name=token.name, environment=token.environment)
 
-    async def revoke_proxy_token(self, token_id: str) -> None:
-        """It opens nothing from now on."""
-        async with self._order:
-            found = await (await self._store()).access.remove_token(token_id)
-            await self._bridge.call(self._data.remove_token, token_id)
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        """By id or name. It is valid no longer, and what runs on its behalf ends."""
+        known = await self._load()
+        found = [token for token in known.values() if ref in (token.id, token.name)]
         if not found:
-            raise NotFoundError(
-                f"There is no proxy token {token_id!r}.", hint="portico proxy-token list shows those that there are."
-            )
+            raise NotFoundError(f"There is no token {ref!r}.", hint="See `portico token list`.")
+        if len(found) > 1:
+            raise InvalidError(f"{len(found)} tokens are named {ref!r}.", hint="Name its id: see `portico token list`.")
+        token = known.pop(found[0].id)
+        for task in self._running.pop(token.id, ()):
+            task.cancel()
+        await (await self._store()).api_tokens.delete(token.id)
+        return _info(token)
+
+    def environment_changed(self, name: str, target: str | None) -> None:
+        """An environment has another name, or is gone: so are the tokens that are for it alone."""
+        known = self._known or {}
+        for token in [token for token in known.values() if token.environment == name]:
+            if target is None:
+                del known[token.id]
+                for task in self._running.pop(token.id, ()):
+                    task.cancel()
+            else:
+                known[token.id] = replace(token, environment=target)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+    async def _load(self) -> dict[str, ApiToken]:
+        if self._known is None:
+            found = await (await self._store()).api_tokens.all()
+            if self._known is None:
+                self._known = {token.id: token for token in found}
+        return self._known
+
+    def _note(self, token: ApiToken, now: float) -> None:
+        """It was used; the store hears of it now and then, and the request does not wait for that."""
+        assert self._known is not None
+        self._known[token.id] = replace(token, last_used_at=now)
+        if now - self._noted.get(token.id, 0.0) >= _NOTE_EVERY:
+            self._noted[token.id] = now
+            note = asyncio.ensure_future(self._write_note(token.id, now))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+
+    async def _write_note(self, token_id: str, now: float) -> None:
+        try:
+            await (await self._store()).api_tokens.used(token_id, now)
+        except Exception:
+            log.exception("the use of the token %s could not be noted", token_id)
 
 
-def _setting(name: str) -> Setting:
-    try:
-        return Setting(name)
-    except ValueError:
-        raise InvalidError(f"There is no setting {name!r}.", hint=f"There are {', '.join(Setting)}.") from None
-
-
-def _scope(change: SettingInfo) -> Scope:
-    """What the change is about; a narrower level needs all wider ones."""
-    if (change.function and not change.app) or (change.app and not change.environment):
-        raise InvalidError("A function is named with its app, and an app with its environment.")
-    return Scope(
-        check_environment(change.environment) if change.environment else "",
-        check_object_name(change.app, "app") if change.app else "",
-        change.function[:128] if change.function else "",
-    )
-
-
-def _check(request: ProxyTokenRequest) -> None:
-    if request.expires_in is not None and not 0 < request.expires_in <= _MAX_LIFETIME:
-        raise InvalidError("A proxy token lives for more than no time, and for at most 100 years.")
-    if len(request.environments) + len(request.endpoints) > _MAX_SCOPES:
-        raise InvalidError(f"A proxy token names at most {_MAX_SCOPES:,} environments and endpoints.")
-    if request.rate_limit is not None:
-        parse_rate(str(request.rate_limit), "The rate limit of a proxy token")
-    for environment in request.environments:
-        check_environment(environment)
-    for endpoint in request.endpoints:
-        app, slash, function = endpoint.partition("/")
-        check_object_name(app, "app")
-        if slash and not function:
-            raise InvalidError(f"Not an endpoint: {endpoint!r}.", hint="Write APP/FUNCTION, or APP for all of an app.")
-
-
-def _random() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
-
-
-def _token(record: ProxyTokenRecord) -> ProxyToken:
-    return ProxyToken(
-        record.id,
-        bytes.fromhex(record.digest),
-        record.expires_at,
-        frozenset(record.environments),
-        frozenset(record.endpoints),
-    )
-
-
-def _info(record: ProxyTokenRecord) -> ProxyTokenInfo:
-    return ProxyTokenInfo(
-        id=record.id,
-        created_at=record.created_at,
-        expires_at=record.expires_at,
-        last_used_at=record.last_used_at,
-        environments=list(record.environments),
-        endpoints=list(record.endpoints),
-        rate_limit=record.rate_limit,
+def _info(token: ApiToken) -> TokenInfo:
+    return TokenInfo(
+        id=token.id,
+        name=token.name,
+        environment=token.environment,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        last_used_at=token.last_used_at,
     )

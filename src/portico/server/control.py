@@ -22,6 +22,7 @@ from portico.model.ports import Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
 from portico.server.access import Access
+from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.environment_service import EnvironmentControl
@@ -64,7 +65,7 @@ class ControlPlane:
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
-        self._access: Access | None = None
+        self._admission: AdmissionControl | None = None
 
     async def start(self, outside: Outside) -> None:
         """Listen, and begin to bring the deployed apps up (called from the main thread's loop)."""
@@ -100,14 +101,14 @@ class ControlPlane:
         await images.sweep()
         environments = Environments(settings.workspace, opened)
         secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
-        self._access = Access(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
+        self._admission = AdmissionControl(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
             environments=environments,
             secrets=secrets,
-            access=self._access,
+            admission=self._admission,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -123,15 +124,18 @@ class ControlPlane:
             logs=self.logs,
         )
         service = Server(outside, self._rollouts)
-        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=self._access)
-        api = make_app(service, apps, self._rollouts, blobs, places, secrets, self._access)
-        await self._listen(api, settings.control_socket)
-        await self._listen(make_public_app(), outside.public_socket)
-        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._access))
+        access = Access(opened, environments)
+        places = EnvironmentControl(
+            environments, store=opened, apps=apps, rollouts=self._rollouts, access=access, admission=self._admission
+        )
+        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission)
+        await self._listen(app, settings.control_socket)
+        await self._listen(make_public_app(app, access), outside.public_socket)
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission))
 
-    async def _boot(self, outside: Outside, rollouts: Rollouts, access: Access) -> None:
+    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl) -> None:
         try:
-            await access.load()  # before there is a route that it protects
+            await admission.load()  # before there is a route that it protects
             await rollouts.boot()
         except StateError as error:
             outside.on_booted(error)
@@ -176,8 +180,8 @@ class ControlPlane:
             if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
                 if self._rollouts is not None:
                     await self._rollouts.tidy()
-                if self._access is not None:
-                    await self._access.save()
+                if self._admission is not None:
+                    await self._admission.save()
                 await self._store.result().close()
             else:
                 self._store.cancel()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
 from portico.model.policy import Scope
-from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
+from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 
 
 class FunctionEndpoint:
@@ -37,7 +37,8 @@ class FunctionEndpoint:
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
         if self._held is not None:
-            if len(self._held) >= QUEUE_LIMIT:
+            pool = self.supervisor.pool
+            if len(self._held) + pool.queued >= pool.queue_limit:
                 return QUEUE_FULL
             self._held[waiter] = input_id
             return None
@@ -127,6 +128,7 @@ class Passage:
 class _PassageLease:
     def __init__(self, address: str) -> None:
         self.address = address
+        self.is_foreign = False
 
     def release(self) -> None:
         """Nothing was held."""

@@ -9,6 +9,7 @@ from portico.model.errors import ConflictError, InvalidError
 from portico.model.naming import MAIN
 from portico.model.ports import AppRecord, EnvironmentRecord, Store
 from portico.server.access import Access
+from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.environments import Environments
 from portico.server.rollout import Rollouts
@@ -26,12 +27,14 @@ class EnvironmentControl:
         apps: Apps,
         rollouts: Rollouts,
         access: Access,
+        admission: AdmissionControl,
     ) -> None:
         self._environments = environments
-        self._access = access
+        self._admission = admission
         self._store = store
         self._apps = apps
         self._rollouts = rollouts
+        self._access = access
         self._changing = asyncio.Lock()
 
     async def environments(self) -> list[EnvironmentInfo]:
@@ -55,7 +58,8 @@ class EnvironmentControl:
                     f"{_named(served)} in the environment {name!r}.", hint="End it, and rename the environment then."
                 )
             record = await self._environments.change(name, change.name, change.web_suffix)
-            await self._access.load()  # tokens and settings that name it go with it
+            self._access.environment_changed(name, record.name)
+            await self._admission.load()  # tokens and settings that name it go with it
             for app in await self._deployed(record.name):
                 await self._rollouts.readdress(app, record)
             return await self._info(record)
@@ -74,6 +78,7 @@ class EnvironmentControl:
             for app_id in living:
                 await self._apps.stop_app(app_id, name)
             await self._environments.delete(name)
+            self._access.environment_changed(name, None)
 
     async def _info(self, record: EnvironmentRecord) -> EnvironmentInfo:
         return EnvironmentInfo(

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.errors import ConflictError, NotFoundError
 from portico.model.ports import EnvironmentRecord
-from portico.store.access import forget_access, move_access
-from portico.store.schema import apps, deployments, environments, secrets
+from portico.store.admission import forget_policies, move_admission
+from portico.store.schema import api_tokens, apps, deployments, environments, secrets
 from portico.store.secrets import move_secrets
 from portico.store.vault import Vault
 
@@ -48,10 +48,11 @@ class SqlEnvironments:
                 raise await _taken(connection, environment) from None
             if not changed.rowcount:
                 raise NotFoundError(f"There is no environment {name!r}.")
-            moved = update(apps).where(apps.c.environment == name)
-            await connection.execute(moved.values(environment=environment.name))
+            for table in (apps, api_tokens):
+                moved = update(table).where(table.c.environment == name)
+                await connection.execute(moved.values(environment=environment.name))
             await move_secrets(connection, self._vault, name, environment.name)
-            await move_access(connection, name, environment.name)
+            await move_admission(connection, name, environment.name)
 
     async def delete(self, name: str) -> None:
         """Forget one and what has been deployed there; ConflictError while an app lives there."""
@@ -66,8 +67,9 @@ class SqlEnvironments:
             gone = select(apps.c.id).where(inside).scalar_subquery()
             await connection.execute(delete(deployments).where(deployments.c.app_id.in_(gone)))
             await connection.execute(delete(apps).where(inside))
+            await connection.execute(delete(api_tokens).where(api_tokens.c.environment == name))
             await connection.execute(delete(secrets).where(secrets.c.environment == name))
-            await forget_access(connection, name)
+            await forget_policies(connection, name)
 
 
 async def _taken(connection: AsyncConnection, environment: EnvironmentRecord) -> ConflictError:

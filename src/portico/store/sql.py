@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
-from portico.store.access import SqlAccess
+from portico.store.admission import SqlAdmission
+from portico.store.api_tokens import SqlApiTokens
 from portico.store.check import check_database
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
@@ -69,8 +70,9 @@ class SqlStore:
         self._path = path
         self._vault = vault
         self.environments = SqlEnvironments(self.transaction, vault)
+        self.api_tokens = SqlApiTokens(self.transaction)
         self.secrets = SqlSecrets(self.transaction, vault)
-        self.access = SqlAccess(self.transaction)
+        self.admission = SqlAdmission(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"

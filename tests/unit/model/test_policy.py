@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from portico.model.errors import InvalidError
@@ -48,6 +50,7 @@ def test_each_level_has_a_rate_of_its_own() -> None:
 def test_the_narrowest_size_holds() -> None:
     """4 GiB where none is set."""
     assert Policies().max_body(HERE) == DEFAULT_MAX_BODY == 4 << 30
+    assert of(Setting.MAX_BODY, all="unlimited").max_body(HERE) == sys.maxsize
     assert of(Setting.MAX_BODY, all="10", app="20").max_body(HERE) == 20
 
 
@@ -61,6 +64,7 @@ def test_the_narrowest_size_holds() -> None:
         (Setting.MAX_BODY, "10MiB", str(10 << 20)),
         (Setting.MAX_BODY, "4 gib", str(4 << 30)),
         (Setting.MAX_BODY, "17", "17"),
+        (Setting.MAX_BODY, "unlimited", "unlimited"),
     ],
 )
 def test_values_have_one_form(setting: Setting, text: str, value: str) -> None:

@@ -16,8 +16,8 @@ from portico.store.schema import policies, proxy_tokens
 _names = msgspec.json.Decoder(tuple[str, ...])
 
 
-class SqlAccess:
-    """Implements `model.ports.AccessStore`. `transaction` is the store's."""
+class SqlAdmission:
+    """Implements `model.ports.AdmissionStore`. `transaction` is the store's."""
 
     def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
         self._transaction = transaction
@@ -77,7 +77,7 @@ class SqlAccess:
                 await connection.execute(policies.insert().values(**key, value=value))
 
 
-async def move_access(connection: AsyncConnection, environment: str, target: str) -> None:
+async def move_admission(connection: AsyncConnection, environment: str, target: str) -> None:
     """An environment has another name from now on: what names it goes with it."""
     await connection.execute(update(policies).where(policies.c.environment == environment).values(environment=target))
     for row in list(await connection.execute(select(proxy_tokens.c.id, proxy_tokens.c.environments))):
@@ -89,7 +89,7 @@ async def move_access(connection: AsyncConnection, environment: str, target: str
             )
 
 
-async def forget_access(connection: AsyncConnection, environment: str) -> None:
+async def forget_policies(connection: AsyncConnection, environment: str) -> None:
     """An environment is gone with its settings. Tokens keep its name: without it they would open more than before."""
     await connection.execute(delete(policies).where(policies.c.environment == environment))
 

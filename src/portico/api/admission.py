@@ -8,30 +8,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from portico.api.http import document, read_document, route
-from portico.api.services import AccessService
+from portico.api.services import AdmissionService
 from portico.wire.control import ProxyTokenRequest, SettingInfo
 
 _setting = msgspec.json.Decoder(SettingInfo)
 _token = msgspec.json.Decoder(ProxyTokenRequest)
 
 
-def routes(access: AccessService) -> list[Route]:
+def routes(admission: AdmissionService) -> list[Route]:
     """What can be asked of them."""
 
     async def settings(_: Request) -> Response:
-        return document(await access.settings())
+        return document(await admission.settings())
 
     async def change(request: Request) -> Response:
-        return document(await access.change_setting(await read_document(request, _setting)))
+        return document(await admission.change_setting(await read_document(request, _setting)))
 
     async def tokens(_: Request) -> Response:
-        return document(await access.proxy_tokens())
+        return document(await admission.proxy_tokens())
 
     async def create(request: Request) -> Response:
-        return document(await access.create_proxy_token(await read_document(request, _token)), 201)
+        return document(await admission.create_proxy_token(await read_document(request, _token)), 201)
 
     async def revoke(request: Request) -> Response:
-        await access.revoke_proxy_token(request.path_params["token_id"])
+        await admission.revoke_proxy_token(request.path_params["token_id"])
         return Response(status_code=204)
 
     return [
