@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 import msgspec
 
@@ -14,18 +12,6 @@ from portico.model.errors import InvalidError
 from portico.model.policy import parse_rate
 from portico.wire.control import ProxyTokenRequest
 
-_DURATION = re.compile(r"(\d{1,9})([smhd]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    found = _DURATION.fullmatch(value)
-    if found is None or not int(found[1]):
-        raise click.BadParameter("a number of seconds, or one with s, m, h or d behind it: 90d")
-    return float(int(found[1]) * _UNITS[found[2]])
-
 
 def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     try:
@@ -35,7 +21,7 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | N
 
 
 @click.command("create")
-@click.option("--expires-in", callback=_seconds, metavar="TIME", help="For how long it is valid: 3600, 12h, 90d.")
+@options.expires_in
 @click.option("-e", "--env", "environments", multiple=True, metavar="NAME", help="Only for this environment.")
 @click.option("--endpoint", "endpoints", multiple=True, metavar="APP/FUNCTION", help="Only for this endpoint, or APP.")
 @click.option("--rate-limit", callback=_rate, metavar="N", help="At most so many requests a second with it.")

@@ -22,14 +22,19 @@ from portico.sdk.dotenv import parse_dotenv
 
 _ASK = "-"  # KEY=-
 _MAX_FILE = 64 << 20  # bytes
-_File = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _file(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    if value is not None and not os.path.isfile(value):
+        raise click.BadParameter(f"no such file: {value}")
+    return None if value is None else Path(value)
 
 
 @click.command("create")
 @click.argument("name")
 @click.argument("variables", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--from-dotenv", type=_File, metavar="FILE", help="Take the variables of a .env file.")
-@click.option("--from-json", type=_File, metavar="FILE", help="Take the variables of a JSON object of strings.")
+@click.option("--from-dotenv", callback=_file, metavar="FILE", help="Take the variables of a .env file.")
+@click.option("--from-json", callback=_file, metavar="FILE", help="Take the variables of a JSON object of strings.")
 @click.option("--force", is_flag=True, help="Replace the secret of this name, with all that it has.")
 @options.environment
 @options.as_json
@@ -49,7 +54,7 @@ def secret_create(
     terminal = Terminal.standard()
     values = check_secret(name, _from_files(from_dotenv, from_json) | _from_words(variables, name))
     client = connect(environment)
-    with Attachment(load_settings(), terminal, own=False, roam=False) as server:
+    with Attachment(load_settings(), terminal, own=False, roam=False, client=client) as server:
         server.begin()
         server.ready()
     info = client.write_secret(name, values, replace=force)
