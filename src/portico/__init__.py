@@ -7,7 +7,6 @@ from portico.sdk.absent import (
     CloudBucketMount,
     Cls,
     Dict,
-    FunctionCall,
     NetworkFileSystem,
     Proxy,
     Queue,
@@ -22,6 +21,7 @@ from portico.sdk.absent import (
 from portico.sdk.absent import no_such_name as __getattr__
 from portico.sdk.app import App
 from portico.sdk.context import enable_output, is_local
+from portico.sdk.function_call import FunctionCall
 from portico.sdk.functions import Function
 from portico.sdk.image import Image
 from portico.sdk.partial import concurrent

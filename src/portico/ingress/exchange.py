@@ -89,6 +89,11 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
 
+    @property
+    def wants_desk(self) -> bool:
+        """See `ingress.ports.Waiter`."""
+        return self.head.wants_desk
+
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Route | Refusal) -> None:
         """Its turn on the client's connection has come."""

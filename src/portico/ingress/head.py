@@ -26,7 +26,8 @@ _FORGEABLE: Final = _FORWARDED | {
     b"x-real-ip",
 }
 _CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept"}
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer"}
+RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
 _FOREIGN_OPENING: Final = (
@@ -53,6 +54,7 @@ class RequestHead:
         "key",
         "lines",
         "method",
+        "prefers_async",
         "secret",
         "size",
         "target",
@@ -72,6 +74,7 @@ class RequestHead:
         self.key: bytes | None = None
         self.secret: bytes | None = None
         self.bucket: TokenBucket | None = None
+        self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
         self.size = 0
@@ -88,6 +91,9 @@ class RequestHead:
         elif lower == b"accept":
             self._accept += value
             self.lines.append(b"accept: %b\r\n" % value)
+        elif lower == b"prefer":
+            self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
+            self.lines.append(b"prefer: %b\r\n" % value)
         elif lower == b"content-length":
             self.content_length = value
         elif lower == b"transfer-encoding":
@@ -139,6 +145,11 @@ class RequestHead:
         return True
 
     @property
+    def wants_desk(self) -> bool:
+        """Whether it is to be stored and answered later, or asks for the answer to one that was."""
+        return (self.prefers_async or RESULT_PARAMETER in self.target) and not self.is_websocket
+
+    @property
     def wants_json(self) -> bool:
         """Whether the client asked for JSON."""
         return b"application/json" in self._accept.lower()
@@ -170,11 +181,7 @@ class RequestHead:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
-        if foreign:
-            address, _, scheme = client.split(b" ")
-            opening = _FOREIGN_OPENING % (input_id, address, scheme, self.hosts[0])
-        else:
-            opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
+        opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
@@ -232,6 +239,14 @@ class ResponseHead:
             framing,
             request_id,
         )
+
+
+def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:
+    """The header lines that a container gets of us. client: its address, its port, and the scheme that it used."""
+    if not foreign:
+        return b"x-portico-input: %b %b\r\n" % (input_id, client)
+    address, _, scheme = client.split(b" ")
+    return _FOREIGN_OPENING % (input_id, address, scheme, host)
 
 
 def host_of(value: bytes) -> str | None:

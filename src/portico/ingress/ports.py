@@ -50,6 +50,10 @@ class Lease(Protocol):
 class Waiter(Protocol):
     """An input that may have to wait for a slot."""
 
+    @property
+    def wants_desk(self) -> bool:
+        """Whether it is to be stored and answered later, or asks for the answer to one that was."""
+
     def granted(self, lease: Lease) -> None:
         """It has one now."""
 

@@ -43,6 +43,22 @@ class Autoscaler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a call that has failed is tried again. Delays are in seconds."""
+
+    max_retries: int
+    backoff_coefficient: float = 1.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def delay(self, failures: int) -> float | None:
+        """How long to wait after so many failures (1: the first); None when that was the last attempt."""
+        if failures > self.max_retries:
+            return None
+        return min(self.initial_delay * self.backoff_coefficient ** min(failures - 1, 100), self.max_delay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency:
     """How many inputs one container takes at a time, and how many the autoscaler aims at."""
 
@@ -122,6 +138,7 @@ class FunctionSpec:
     secrets: tuple[SecretSpec, ...] = ()  # of the app, then of the function; later wins
     env: dict[str, str] = field(default_factory=dict, repr=False)  # wins over all secrets
     is_generator: bool = False
+    retries: RetryPolicy | None = None
     serialized: bytes | None = None  # the function by value, for serialized=True
     enable_memory_snapshot: bool = False
     single_use_containers: bool = False

@@ -85,10 +85,6 @@ class Sandbox(Absent):
     """A container for arbitrary commands."""
 
 
-class FunctionCall(Absent):
-    """A call that was spawned."""
-
-
 class Cls(Absent):
     """A class whose methods run remotely."""
 

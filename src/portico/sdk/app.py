@@ -155,6 +155,7 @@ class App:
                 web=partial.web,
                 concurrency=partial.concurrency or Concurrency(),
                 is_generator=generates,
+                retries=None if again is None else again.policy,
             )
             return self._register(
                 Function(
@@ -290,8 +291,6 @@ class App:
             raise InvalidError("Web Functions do not support retries.")
         if again is not None and generates:
             raise InvalidError("Generator Functions do not support retries.")
-        if again is not None:
-            self._warn("`retries=` of @app.function has no effect yet: no call is tried again.")
 
     def _register(self, function: Function[P, R]) -> Function[P, R]:
         known = self._functions.pop(function.name, None)  # so that the last one comes last

@@ -27,11 +27,14 @@ from portico.model.naming import call_host
 from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, Passage, Unavailable
+from portico.server.seat import Seat
 from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN, STORED_HOST, calls_host, other_host
 
 log = logging.getLogger("portico.dataplane")
 
+NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -55,6 +58,20 @@ class Release:
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
     suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where the control plane answers what comes in through the data path."""
+
+    public: Path  # the bare domain
+    desk: Path  # calls to be stored, and questions about functions
+    web_desk: Path  # requests to be stored, and questions about them
+
+    @staticmethod
+    def inside(run_dir: Path) -> Sockets:
+        """Where they are in a server's folder of sockets."""
+        return Sockets(run_dir / "public.sock", run_dir / "desk.sock", run_dir / "web-desk.sock")
 
 
 @dataclass(slots=True)
@@ -117,18 +134,32 @@ class Bridge:
 
 
 class CallDirectory:
-    """The directory of the calls' socket: each host is a function. Before it is known which there are, callers wait."""
+    """The directory of the calls' socket: each host is a function, or leads to the desk, where calls are stored and
+    functions are asked about. Before it is known which there are, callers wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: str) -> None:
         self.table: CallTable[Endpoint] = CallTable()
+        self._desk = Passage(desk)
         self._gates: dict[str, Gate] | None = {}
 
     def find(self, host: str) -> Route | Refusal:
         """See `ingress.ports.Directory`."""
-        found = self.table.get(host)
+        found = self.table.get(host) or self._at_desk(host)
+        if found is None and host == STORED_HOST and self._gates is None:
+            found = self._desk
         if found is None and self._gates is not None:
             found = self._gates.setdefault(host, Gate())
         return pages.INVALID_CALL if found is None else Route(found)
+
+    def _at_desk(self, host: str) -> Endpoint | None:
+        """The desk, where this is another host of a function that is up, and the function takes such calls."""
+        if not host.endswith((SPAWN_DOMAIN, CONTROL_DOMAIN)):
+            return None
+        function = self.table.get(calls_host(host))
+        takes = isinstance(function, FunctionEndpoint) or (
+            isinstance(function, HasUrl) and host.endswith(CONTROL_DOMAIN)
+        )
+        return self._desk if takes else function
 
     def claimed(self) -> None:
         """It is known which functions there are."""
@@ -148,7 +179,7 @@ class DataPlane:
     def __init__(
         self,
         domain: str,
-        control: str,
+        sockets: Sockets,
         engine: Engine,
         system_log: SystemLog,
         limits: Limits = DEFAULT_LIMITS,
@@ -159,7 +190,8 @@ class DataPlane:
         self._domain = domain
         self._limits = limits
         self._machine = machine
-        self._control = Route(Passage(control))
+        self._control = Route(Passage(str(sockets.public)))
+        self._web_desk = Passage(str(sockets.web_desk))
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
@@ -172,7 +204,7 @@ class DataPlane:
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self._admission = Admission(rate_limit, now=self._loop.time)
-        self.calls = CallDirectory()
+        self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -207,6 +239,7 @@ class DataPlane:
 
     def claim(self, app_id: str, app_name: str, labels: list[str], hosts: list[str]) -> None:
         """An app will come up: it has its labels, and who asks waits. ConflictError where it may not have them."""
+        hosts += [other_host(host, domain) for host in hosts for domain in (SPAWN_DOMAIN, CONTROL_DOMAIN)]
         waiting = Expected(app_name, {label: Gate() for label in labels}, {host: Gate() for host in hosts})
         self._lead(app_id, app_name, dict(waiting.labels), dict(waiting.hosts), ephemeral=False)
         self._expected[app_id] = waiting
@@ -313,6 +346,39 @@ class DataPlane:
         """When each proxy token was last used that was used since this was asked last."""
         return self._admission.tokens.take_used()
 
+    def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
+        """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
+        app = self._apps.get(app_id)
+        if app is None:
+            seat.refused(NOT_UP)
+        elif function not in app.endpoints:
+            seat.refused(pages.INVALID_CALL)
+        else:
+            seat.ask(app.endpoints[function], input_id)
+
+    def function(self, app_id: str, function: str) -> FunctionSpec | None:
+        """What the live version of an app says about a function."""
+        endpoint = self.endpoint(app_id, function)
+        return endpoint.supervisor.function if endpoint is not None else None
+
+    def requested_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that answers requests at this host."""
+        found = self.find(host)
+        target = found.endpoint if isinstance(found, Route) else None
+        return target if isinstance(target, FunctionEndpoint) else None
+
+    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
+        """A function of a living app."""
+        app = self._apps.get(app_id)
+        return app.endpoints.get(function) if app is not None else None
+
+    def called_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that this host of the calls' socket means."""
+        target = self.calls.table.get(host)
+        if isinstance(target, HasUrl):
+            return target.function
+        return target if isinstance(target, FunctionEndpoint) else None
+
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
         app = self._apps.get(app_id)
@@ -393,7 +459,8 @@ class DataPlane:
             place = Scope(release.environment, release.app_name, name)
             endpoint = app.endpoints.get(name)
             if endpoint is None:
-                app.endpoints[name] = FunctionEndpoint(supervisor, place)
+                desk = self._web_desk if supervisor.function.web is not None else None
+                app.endpoints[name] = FunctionEndpoint(supervisor, place, release.app_id, desk)
             else:
                 endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
@@ -457,7 +524,7 @@ def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     hosts: dict[str, Endpoint] = {}
     for name, endpoint in app.endpoints.items():
         url = release.urls.get(name)
-        target: Endpoint = endpoint if url is None else Unavailable(Refusal(405, url, code="invalid"))
+        target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
         for owner in (release.app_id, release.app_name):
             hosts[call_host(release.environment, owner, name)] = target
     return hosts

@@ -13,9 +13,12 @@ from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
-    def __init__(self, supervisor: Supervisor, place: Scope) -> None:
+    def __init__(self, supervisor: Supervisor, place: Scope, app_id: str, desk: Passage | None = None) -> None:
+        """`desk` takes the requests that are to be stored."""
         self.supervisor = supervisor
         self.place = place
+        self.app_id = app_id
+        self._desk = desk
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
@@ -36,6 +39,8 @@ class FunctionEndpoint:
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
+        if waiter.wants_desk and self._desk is not None:
+            return self._desk.lease(waiter, input_id)
         if self._held is not None:
             pool = self.supervisor.pool
             if len(self._held) + pool.queued >= pool.queue_limit:
@@ -88,6 +93,14 @@ class Unavailable:
 
     def leave(self, waiter: Waiter) -> None:
         """Nobody waits here."""
+
+
+class HasUrl(Unavailable):
+    """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
+
+    def __init__(self, function: FunctionEndpoint, url: str) -> None:
+        super().__init__(Refusal(405, url, code="invalid"))
+        self.function = function
 
 
 class Gate:

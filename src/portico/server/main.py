@@ -24,7 +24,7 @@ from portico.ingress.door import IngressOptions
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
@@ -91,12 +91,12 @@ class _Server:
             LIMIT_VARIABLE: settings.max_websocket_message,
         }
         engine = ProcessEngine(run_dir, control.logs, told=told)
-        public_socket = run_dir / "public.sock"
+        sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
         machine = socket.gethostname().partition(".")[0].lower()
         data = DataPlane(
             settings.domain,
-            str(public_socket),
+            sockets,
             engine,
             control.logs.system,
             settings.limits,
@@ -120,7 +120,7 @@ class _Server:
                     settings=settings,
                     address=address,
                     port=port,
-                    public_socket=public_socket,
+                    sockets=sockets,
                     data=data,
                     bridge=bridge,
                     on_stop=lambda: bridge.post(self._ending.set),
@@ -134,6 +134,7 @@ class _Server:
             await self._ending.wait()
         finally:
             log.info("ending")
+            control.drain()
             await data.close(GRACE)
             await control.close()
             with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind

@@ -19,6 +19,7 @@ from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
 from portico.store.admission import SqlAdmission
 from portico.store.api_tokens import SqlApiTokens
+from portico.store.calls import SqlCalls
 from portico.store.check import check_database
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
@@ -71,6 +72,7 @@ class SqlStore:
         self._vault = vault
         self.environments = SqlEnvironments(self.transaction, vault)
         self.api_tokens = SqlApiTokens(self.transaction)
+        self.calls = SqlCalls(self.transaction)
         self.secrets = SqlSecrets(self.transaction, vault)
         self.admission = SqlAdmission(self.transaction)
 

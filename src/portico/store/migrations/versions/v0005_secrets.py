@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """From tokens. What lies in clear is sealed when the store is opened, which has the key."""
+    """From calls. What lies in clear is sealed when the store is opened, which has the key."""
     op.create_table(
         "secrets",
         sa.Column("environment", sa.String(64), nullable=False),
@@ -31,6 +31,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to tokens; what is sealed stays so."""
+    """Back to calls; what is sealed stays so."""
     op.drop_table("proofs")
     op.drop_table("secrets")
