@@ -41,6 +41,7 @@ class Stand:
             "PORTICO_HOME": str(home),
             "PORTICO_LISTEN": f"127.0.0.1:{port}",
             "PORTICO_WORKSPACE": "bench",
+            "PORTICO_RATE_LIMIT": "off",
         }
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -108,6 +108,7 @@ class Machine:
             "PORTICO_CONFIG_PATH": str(folder / "portico.toml"),
             "PORTICO_LISTEN": f"127.0.0.1:{self.port}",
             "PORTICO_WORKSPACE": "acme",
+            "PORTICO_RATE_LIMIT": "off",  # tests are not what it is there for, except those that set it
             "NO_COLOR": "1",
         }
         self._processes: list[Process] = []

@@ -20,12 +20,15 @@ class Use:
     expected: object
     path: str = "/"
     body: bytes | None = None
+    headers: dict[str, str] | None = None
+    needs_token: bool = False  # a proxy token
 
 
 # By file. None: a part of another example.
 USES: dict[str, list[Use] | None] = {
     "app_image.py": [Use("greet", "Hello world!"), Use("greet", "Hello Ann!", "/?name=Ann")],
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
+    "bearer_token.py": [Use("protected", "success!", headers={"Authorization": "Bearer swordfish"})],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
     "fastapi_app.py": [
@@ -42,6 +45,7 @@ USES: dict[str, list[Use] | None] = {
         Use("process", {"processed": "nut", "quantity": 42}, body=b'{"name": "nut"}'),
         Use("process", {"processed": "nut", "quantity": 7}, body=b'{"name": "nut", "qty": 7}'),
     ],
+    "proxy_auth.py": [Use("members_only", "hello, member", needs_token=True)],
     "quickstart.py": [Use("hello", "Hello world!"), Use("square", {"square": 49}, "/?x=7")],
     "remote_gen_stream.py": [Use("hook", "".join(f"data: result {i}\n\n" for i in range(10)))],
     "siblings/app.py": [Use("rectangle", {"area": 6.0, "of": "rectangles"}, "/?a=2&b=3")],
@@ -61,6 +65,7 @@ RUNNABLE = [file for file in FILES if USES.get(file, []) is not None]
 def laptop(shared: Machine) -> Machine:
     """A machine whose user has copied the examples."""
     shutil.copytree(EXAMPLES, shared.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shared.run("secret", "create", "auth-token", "AUTH_TOKEN=-", stdin="swordfish\n")
     return shared
 
 
@@ -74,11 +79,18 @@ def options(file: str) -> list[str]:
     return ["--allow-missing-gpu"] if file == "remote_gen_stream.py" else []
 
 
+def a_token(machine: Machine) -> dict[str, str]:
+    """A new proxy token, as the headers of a request."""
+    made = json.loads(machine.run("proxy-token", "create", "--json").stdout)
+    return {"Modal-Key": made["id"], "Modal-Secret": made["secret"]}
+
+
 def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
     """The example answers as it should."""
     for use in USES[file] or []:
         method = "GET" if use.body is None else "POST"
-        answer = machine.request(urls[use.function] + use.path, method, body=use.body)
+        headers = use.headers or (a_token(machine) if use.needs_token else None)
+        answer = machine.request(urls[use.function] + use.path, method, body=use.body, headers=headers)
         is_json = answer.headers["content-type"] == "application/json"
         assert (answer.status, answer.json if is_json else answer.text) == (200, use.expected)
     if file == "spawn_poll.py":
@@ -106,7 +118,7 @@ def test_an_example_can_be_served(laptop: Machine, file: str) -> None:
     apps = json.loads(laptop.run("app", "list", "--json").stdout)
     living = next(app for app in apps if app["name"] == name and app["state"] == "ephemeral")
     urls = {function["name"]: function["url"] for function in living["functions"] if function["url"]}
-    assert sorted(urls.values()) == sorted(line for line in process.seen if line.startswith("http://"))
+    assert sorted(urls.values()) == sorted(line.split()[0] for line in process.seen if line.startswith("http://"))
     check(laptop, file, urls)
     assert process.interrupt() == 0
 

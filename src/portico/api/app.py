@@ -10,16 +10,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from portico.api import admission as admission_routes
 from portico.api import apps as app_routes
 from portico.api import blobs as blob_routes
 from portico.api import deployments, ephemeral
 from portico.api import environments as environment_routes
+from portico.api import secrets as secret_routes
 from portico.api import server as server_routes
 from portico.api import tokens as token_routes
 from portico.api.calls import CallRelay
 from portico.api.door import TokenDoor
 from portico.api.errors import respond
-from portico.api.services import AccessService, AppService, DeployService, EnvironmentService, ServerService
+from portico.api.services import (
+    AccessService,
+    AdmissionService,
+    AppService,
+    DeployService,
+    EnvironmentService,
+    SecretService,
+    ServerService,
+)
 from portico.model.ports import Blobs
 
 
@@ -30,6 +40,8 @@ def make_app(
     blobs: Blobs,
     environments: EnvironmentService,
     access: AccessService,
+    secrets: SecretService,
+    admission: AdmissionService,
 ) -> ASGIApp:
     """The control API, for the server's own Unix socket: whoever may open that file may ask anything."""
     routes = [
@@ -40,6 +52,8 @@ def make_app(
         *app_routes.routes(apps),
         *environment_routes.routes(environments),
         *token_routes.routes(access),
+        *secret_routes.routes(secrets),
+        *admission_routes.routes(admission),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 

@@ -27,9 +27,18 @@ from portico.wire.control import (
     FunctionInfo,
     History,
     LogLine,
+    NewProxyToken,
     NewToken,
+    ProxyTokenInfo,
+    ProxyTokenList,
+    ProxyTokenRequest,
     RollbackRequest,
+    SecretInfo,
+    SecretList,
+    SecretRequest,
     ServerInfo,
+    SettingInfo,
+    SettingList,
     TokenInfo,
     TokenSecret,
     VersionInfo,
@@ -43,7 +52,7 @@ def _place(name: str, web_suffix: str) -> EnvironmentInfo:
 
 @dataclass
 class FakeServices:
-    """All six services in one object.
+    """All eight services in one object.
 
     calls: what was asked, as words. lines: what logs and ephemeral apps say, after which they wait. fail: raised by
     the next deploy, reload or rollback. closed: set when a stream that waited has been closed.
@@ -56,6 +65,9 @@ class FakeServices:
     lines: list[LogLine] = field(default_factory=list)
     before_deployed: list[Event] = field(default_factory=list)
     places: dict[str, EnvironmentInfo] = field(default_factory=lambda: {"main": _place("main", "")})
+    kept: dict[tuple[str, str], tuple[SecretInfo, dict[str, str]]] = field(default_factory=dict)
+    set: dict[tuple[str | None, ...], SettingInfo] = field(default_factory=dict)
+    proxies: dict[str, ProxyTokenInfo] = field(default_factory=dict)
     issued: dict[str, TokenInfo] = field(default_factory=dict)
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
@@ -124,6 +136,46 @@ class FakeServices:
             yield line
         if follow:
             await self._wait(asyncio.Event())
+
+    # -- SecretService ---------------------------------------------------------------------------------------
+    async def secrets(self, environment: str) -> SecretList:
+        self._find(environment)
+        return SecretList([info for info, _ in self.kept.values() if info.environment == environment])
+
+    async def write_secret(self, environment: str, name: str, request: SecretRequest) -> SecretInfo:
+        self._find(environment)
+        if (environment, name) in self.kept and not request.replace:
+            raise ConflictError(f"There is a secret {name!r}.", hint="--force")
+        info = SecretInfo(name=name, environment=environment, created_at=0.0, updated_at=0.0)
+        self.kept[environment, name] = (info, request.variables)
+        return info
+
+    async def delete_secret(self, environment: str, name: str) -> None:
+        if self.kept.pop((environment, name), None) is None:
+            raise NotFoundError(f"No secret {name!r}.")
+
+    # -- AdmissionService ---------------------------------------------------------------------------------------
+    async def settings(self) -> SettingList:
+        return SettingList(list(self.set.values()), {})
+
+    async def change_setting(self, change: SettingInfo) -> SettingList:
+        key = (change.setting, change.environment, change.app, change.function)
+        self.set.pop(key, None)
+        if change.value is not None:
+            self.set[key] = change
+        return await self.settings()
+
+    async def proxy_tokens(self) -> ProxyTokenList:
+        return ProxyTokenList(list(self.proxies.values()))
+
+    async def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
+        new = NewProxyToken(id=f"wk-{len(self.proxies):022}", secret=f"ws-{0:022}")
+        self.proxies[new.id] = ProxyTokenInfo(id=new.id, created_at=0.0, environments=request.environments)
+        return new
+
+    async def revoke_proxy_token(self, token_id: str) -> None:
+        if self.proxies.pop(token_id, None) is None:
+            raise NotFoundError(f"No token {token_id!r}.")
 
     # -- DeployService ---------------------------------------------------------------------------------------
     async def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:

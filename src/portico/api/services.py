@@ -17,9 +17,17 @@ from portico.wire.control import (
     Event,
     History,
     LogLine,
+    NewProxyToken,
     NewToken,
+    ProxyTokenList,
+    ProxyTokenRequest,
     RollbackRequest,
+    SecretInfo,
+    SecretList,
+    SecretRequest,
     ServerInfo,
+    SettingInfo,
+    SettingList,
     TokenInfo,
     TokenSecret,
 )
@@ -120,6 +128,38 @@ class FunctionService(Protocol):
 
     async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
         """Change some of its settings, until its next version; all of them."""
+
+
+class SecretService(Protocol):
+    """The secrets of an environment."""
+
+    async def secrets(self, environment: str) -> SecretList:
+        """All of them, by name."""
+
+    async def write_secret(self, environment: str, name: str, request: SecretRequest) -> SecretInfo:
+        """Keep it; ConflictError where there is one already, unless it is to be replaced."""
+
+    async def delete_secret(self, environment: str, name: str) -> None:
+        """Forget it; NotFoundError where there is none."""
+
+
+class AdmissionService(Protocol):
+    """Who may call endpoints, and how much."""
+
+    async def settings(self) -> SettingList:
+        """All that is set."""
+
+    async def change_setting(self, change: SettingInfo) -> SettingList:
+        """Set one, or unset it; it holds for all requests from now on."""
+
+    async def proxy_tokens(self) -> ProxyTokenList:
+        """All of them, the oldest first."""
+
+    async def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
+        """A new one."""
+
+    async def revoke_proxy_token(self, token_id: str) -> None:
+        """It opens nothing from now on; NotFoundError where there is none."""
 
 
 class EnvironmentService(Protocol):

@@ -8,6 +8,7 @@ import msgspec
 from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
 from portico.client.connect import connect
+from portico.wire.control import AppInfo
 
 
 @click.command("list")
@@ -23,9 +24,20 @@ def app_list(environment: str | None, everything: bool, as_json: bool) -> None:
         terminal.result(msgspec.json.encode(apps).decode())
     elif apps:
         rows = [
-            [app.name, app.state, str(app.version or "-"), str(len(app.functions)), minute(app.created_at), app.id]
+            [
+                *(app.name, app.state, str(app.version or "-"), str(len(app.functions))),
+                *(_protected(app), minute(app.created_at), app.id),
+            ]
             for app in apps
         ]
-        terminal.result(table(["NAME", "STATE", "VERSION", "FUNCTIONS", "CREATED", "ID"], rows))
+        terminal.result(table(["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY AUTH", "CREATED", "ID"], rows))
     else:
         terminal.note("No app is deployed or served.")
+
+
+def _protected(app: AppInfo) -> str:
+    """Whether its endpoints need a proxy token: all, some, none; "-" where there is no endpoint."""
+    states = [function.protected for function in app.functions if function.url is not None]
+    if not states:
+        return "-"
+    return "on" if all(states) else f"{sum(states)} of {len(states)}" if any(states) else "off"

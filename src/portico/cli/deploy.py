@@ -11,7 +11,7 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, spec_of
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
-from portico.cli.terminal import Terminal
+from portico.cli.terminal import Terminal, marked
 from portico.client.connect import connect
 from portico.client.control import ControlClient
 from portico.client.settings import load_settings
@@ -103,7 +103,10 @@ def summary(deployed: Deployed) -> dict[str, object]:
     return {
         "app": deployed.app,
         "version": deployed.version,
-        "endpoints": [{"function": endpoint.function, "url": endpoint.url} for endpoint in deployed.endpoints],
+        "endpoints": [
+            {"function": endpoint.function, "url": endpoint.url, "protected": endpoint.protected}
+            for endpoint in deployed.endpoints
+        ],
         "unchanged": deployed.unchanged,
     }
 
@@ -111,7 +114,7 @@ def summary(deployed: Deployed) -> dict[str, object]:
 def report(deployed: Deployed) -> str:
     """What is printed without it."""
     verb = "Unchanged" if deployed.unchanged else "Created"
-    lines = [f"{verb} web function {endpoint.function} => {endpoint.url}" for endpoint in deployed.endpoints]
+    lines = [f"{verb} web function {endpoint.function} => {marked(endpoint)}" for endpoint in deployed.endpoints]
     if deployed.unchanged:
         return "\n".join([*lines, f"✓ App {deployed.app} is unchanged (version {deployed.version})."])
     return "\n".join([*lines, f"✓ App deployed in {deployed.seconds:.3f}s!"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from portico.model import errors
 from portico.model.naming import check_environment, check_object_name
 from portico.wire.reading import ReadRequest
 
+_DURATION = re.compile(r"(\d{1,9})([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -38,6 +41,15 @@ def _existing(ctx: click.Context, _: click.Parameter, value: str) -> str:
     return value
 
 
+def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    found = _DURATION.fullmatch(value)
+    if found is None or not int(found[1]):
+        raise click.BadParameter("a number of seconds, or one with s, m, h or d behind it: 90d")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
 def reference(command: _F) -> _F:
     """The argument REF with its -m, and --name."""
     for option in (
@@ -56,6 +68,9 @@ environment = click.option(
     callback=_environment_name,
     metavar="NAME",
     help="The environment; without it, the one that PORTICO_ENVIRONMENT names, or main.",
+)
+expires_in = click.option(
+    "--expires-in", callback=_seconds, metavar="TIME", help="For how long it is valid: 3600, 12h, 90d."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 timestamps = click.option("--timestamps", is_flag=True, help="Put the time before each log line.")

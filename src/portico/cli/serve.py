@@ -15,7 +15,7 @@ from portico.cli.reading import Reader, spec_of
 from portico.cli.reload import Reloader, Served, Watcher
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
-from portico.cli.terminal import Terminal
+from portico.cli.terminal import Terminal, marked
 from portico.client.connect import connect
 from portico.client.control import ControlClient
 from portico.client.settings import load_settings
@@ -165,9 +165,10 @@ class _Session:
 
     def _print_urls(self, endpoints: list[EndpointInfo]) -> None:
         for endpoint in endpoints:
-            if endpoint.url not in self._urls:
-                self._urls.add(endpoint.url)
-                self._terminal.result(endpoint.url)
+            line = marked(endpoint)
+            if line not in self._urls:
+                self._urls.add(line)
+                self._terminal.result(line)
 
     def _watch(self, server: Attachment, reader: Reader, uploader: Uploader, served: Served, app_id: str) -> Watcher:
         reloader = Reloader(

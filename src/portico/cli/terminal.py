@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from portico.model.errors import Error
-from portico.wire.control import LogLine
+from portico.wire.control import EndpointInfo, FunctionInfo, LogLine
 
 _SOURCE_COLOURS = {"stdout": "cyan", "stderr": "yellow", "system": "magenta"}
 
@@ -95,6 +95,11 @@ def local_time(at: float) -> str:
 def minute(at: float) -> str:
     """Seconds since the epoch as a local time, to the minute."""
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
+
+
+def marked(endpoint: EndpointInfo | FunctionInfo) -> str:
+    """The URL of an endpoint, with a key behind it where a request needs a proxy token."""
+    return f"{endpoint.url} 🔑" if endpoint.protected else f"{endpoint.url}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from urllib.parse import urlsplit
 
@@ -18,18 +17,6 @@ from portico.client.profiles import Profiles, config_path
 from portico.client.remote import Remote, check_token, check_url
 from portico.wire.control import NewToken, TokenInfo
 
-_DURATION = re.compile(r"(\d{1,9})([smhd]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    found = _DURATION.fullmatch(value)
-    if found is None or not int(found[1]):
-        raise click.BadParameter("a number of seconds, or one with s, m, h or d behind it: 90d")
-    return float(int(found[1]) * _UNITS[found[2]])
-
 
 @click.group(short_help="Tokens with which other machines use this server.")
 def token() -> None:
@@ -39,7 +26,7 @@ def token() -> None:
 @token.command("new")
 @click.option("-n", "--name", default="token", metavar="NAME", help="What to remember it by: a person, a machine.")
 @click.option("-e", "--env", "environment", metavar="NAME", help="Only for this environment.")
-@click.option("--expires-in", callback=_seconds, metavar="TIME", help="For how long it is valid: 3600, 12h, 90d.")
+@options.expires_in
 @options.as_json
 def token_new(name: str, environment: str | None, expires_in: float | None, as_json: bool) -> None:
     """Make a token. Its secret is shown now, and never again."""

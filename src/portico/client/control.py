@@ -31,10 +31,19 @@ from portico.wire.control import (
     EphemeralRequest,
     History,
     NewEnvironment,
+    NewProxyToken,
     NewToken,
     Problem,
+    ProxyTokenInfo,
+    ProxyTokenList,
+    ProxyTokenRequest,
     RollbackRequest,
+    SecretInfo,
+    SecretList,
+    SecretRequest,
     ServerInfo,
+    SettingInfo,
+    SettingList,
     TokenInfo,
     TokenList,
     TokenSecret,
@@ -174,6 +183,41 @@ class ControlClient:
     def _of(self, path: str, **query: object) -> str:
         """The path, about our environment."""
         return f"{path}?{urlencode({'environment': self.environment} | query)}"
+
+    # -- secrets ---------------------------------------------------------------------------------------------
+    def secrets(self) -> list[SecretInfo]:
+        """All of them, by name; without their values, which nothing tells."""
+        return self._call("GET", self._of("/v1/secrets"), SecretList).secrets
+
+    def write_secret(self, name: str, variables: dict[str, str], *, replace: bool) -> SecretInfo:
+        """Keep it; ConflictError where there is one already, unless it is to be replaced."""
+        request = SecretRequest(variables=variables, replace=replace)
+        return self._call("PUT", self._of(f"/v1/secrets/{quote(name, '')}"), SecretInfo, request)
+
+    def delete_secret(self, name: str) -> None:
+        """Forget it; NotFoundError where there is none."""
+        self._plain("DELETE", self._of(f"/v1/secrets/{quote(name, '')}"))
+
+    # -- who may call, and how much --------------------------------------------------------------------------
+    def settings(self) -> SettingList:
+        """All that is set, for all environments."""
+        return self._call("GET", "/v1/settings", SettingList)
+
+    def change_setting(self, change: SettingInfo) -> SettingList:
+        """Set one, or unset it."""
+        return self._call("PUT", "/v1/settings", SettingList, change)
+
+    def proxy_tokens(self) -> list[ProxyTokenInfo]:
+        """All of them, the oldest first."""
+        return self._call("GET", "/v1/proxy-tokens", ProxyTokenList).tokens
+
+    def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
+        """A new one; its secret is told this once."""
+        return self._call("POST", "/v1/proxy-tokens", NewProxyToken, request)
+
+    def revoke_proxy_token(self, token_id: str) -> None:
+        """It opens nothing from now on; NotFoundError where there is none."""
+        self._plain("DELETE", f"/v1/proxy-tokens/{quote(token_id, '')}")
 
     # -- HTTP ------------------------------------------------------------------------------------------------
     def _call(

@@ -10,6 +10,7 @@ from pathlib import Path
 from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import MAIN, check_environment, workspace_from
+from portico.model.policy import DEFAULT_RATE_LIMIT, parse_rate
 from portico.model.settings import Settings
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
@@ -34,6 +35,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
         max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
+        rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
+        secret_key=environ.get("PORTICO_SECRET_KEY") or None,
     ).validate()
 
 

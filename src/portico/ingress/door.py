@@ -14,7 +14,7 @@ from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
 from portico.ingress.head import host_of
-from portico.ingress.ports import Directory, Endpoint, Refusal
+from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.upstream import Upstreams
 from portico.model.proxies import Network
@@ -29,9 +29,9 @@ class Hosts:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._found: dict[bytes, Endpoint | Refusal] = {}
+        self._found: dict[bytes, Route | Refusal] = {}
 
-    def find(self, host: bytes) -> Endpoint | Refusal:
+    def find(self, host: bytes) -> Route | Refusal:
         """Where this Host header leads."""
         found = self._found.get(host)
         if found is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
-from portico.ingress.ports import Endpoint, Lease, Refusal
+from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.tunnel import Tunnel
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
@@ -43,6 +44,7 @@ class Exchange:
         "_early",
         "_endpoint",
         "_lease",
+        "_max_body",
         "_repeatable",
         "_tries",
         "body_size",
@@ -79,6 +81,7 @@ class Exchange:
         self._lease: Lease | None = None
         self.tunnel: Tunnel | None = None
         self._body: list[bytes] = []
+        self._max_body = sys.maxsize  # until its route is known
         self._early = bytearray()  # what follows a request to upgrade
         self._chunked_out = False
         self._tries = 0
@@ -93,19 +96,31 @@ class Exchange:
         return self.head.wants_desk
 
     # -- from the client ------------------------------------------------------------------------------------------
-    def start(self, target: Endpoint | Refusal) -> None:
+    def start(self, target: Route | Refusal) -> None:
         """Its turn on the client's connection has come."""
         if isinstance(target, Refusal):
             self.refused(target)
             return
-        self._endpoint = target
-        self._ask()
+        now = self.client.ingress.now()
+        for step in target.steps:
+            if refusal := step(self.head, now):
+                self.refused(refusal)
+                return
+        self._endpoint = target.endpoint
+        self._max_body = target.max_body
+        if self.body_size > target.max_body:
+            self._too_large()
+        else:
+            self._ask()
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body."""
         if self.phase is Phase.ENDED:
             return
         self.body_size += len(data)
+        if self.body_size > self._max_body:
+            self._too_large()
+            return
         if self.upstream is not None:
             if self.chunked_in:
                 self.upstream.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
@@ -149,9 +164,9 @@ class Exchange:
         self._lease = lease
         self.client.ingress.upstreams.carry(self, lease.address)
 
-    def moved(self, endpoint: Endpoint) -> None:
-        """It waits elsewhere now."""
-        self._endpoint = endpoint
+    def moved(self, target: Route | Refusal) -> None:
+        """Its host leads here now: it begins anew."""
+        self.start(target)
 
     def refused(self, refusal: Refusal) -> None:
         """It gets no slot; or the request itself is refused."""
@@ -318,6 +333,20 @@ class Exchange:
             self._ask()
         else:
             self.refused(otherwise)
+
+    def _too_large(self) -> None:
+        """More has come of the body than its route takes; the client learns so, if its answer has not begun."""
+        phase = self.phase
+        if phase in (Phase.SENT, Phase.ANSWERING):
+            self.phase = Phase.ENDED
+            self._part(phase)
+        elif phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
+            self._endpoint.leave(self)
+        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
+        if phase is Phase.ANSWERING:
+            self.client.abort()
+        else:
+            self.refused(pages.too_large(self._max_body))
 
     def _retry(self) -> None:
         if self.phase is Phase.WAITING:

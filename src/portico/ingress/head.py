@@ -6,7 +6,10 @@ Names that the ingress sets itself are dropped from what clients send, so that n
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from portico.core.bucket import TokenBucket
 
 MAX_HEAD: Final = 64 * 1024
 LONG: Final = 256 * 1024  # bytes of a body whose length is known, from which on it is counted instead of parsed
@@ -23,7 +26,8 @@ _FORGEABLE: Final = _FORWARDED | {
     b"forwarded",
     b"x-real-ip",
 }
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"prefer", b"proxy-authorization"}
+_CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer"}
 RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
@@ -31,19 +35,28 @@ _FOREIGN_OPENING: Final = (
     b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
 )
 
+# A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
+_PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
+
 
 class RequestHead:
-    """The head of one request, collected line by line as the parser reports it."""
+    """The head of one request, collected line by line as the parser reports it.
+
+    key and secret: the proxy token that came with it; user code never sees one. bucket: the token's own rate limit.
+    """
 
     __slots__ = (
         "_accept",
+        "bucket",
         "connection",
         "content_length",
         "forwarded",
         "hosts",
+        "key",
         "lines",
         "method",
         "prefers_async",
+        "secret",
         "size",
         "target",
         "transfer_coding",
@@ -59,6 +72,9 @@ class RequestHead:
         self.content_length: bytes | None = None
         self.transfer_coding: bytes | None = None
         self.upgrade: bytes | None = None
+        self.key: bytes | None = None
+        self.secret: bytes | None = None
+        self.bucket: TokenBucket | None = None
         self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
@@ -91,6 +107,20 @@ class RequestHead:
             self.upgrade = value.strip().lower()
         elif lower in _FORWARDED:
             self.forwarded.append((lower, value))
+        elif lower in _CREDENTIALS:
+            self._credentials(lower, name, value)
+
+    def _credentials(self, lower: bytes, name: bytes, value: bytes) -> None:
+        if lower == b"modal-key":
+            self.key = value.strip() if self.key is None else b""  # two are none
+        elif lower == b"modal-secret":
+            self.secret = value.strip() if self.secret is None else b""
+        elif lower == b"authorization":
+            token = _PROXY_TOKEN.fullmatch(value.strip())
+            if token is None:
+                self.lines.append(b"%b: %b\r\n" % (name, value))
+            elif self.key is None and self.secret is None:
+                self.key, self.secret = token.groups()
 
     def said(self, name: bytes) -> list[bytes]:
         """The items of a header of proxies, in order; those that are empty do not count."""
@@ -126,12 +156,17 @@ class RequestHead:
         return b"application/json" in self._accept.lower()
 
     def find(self, name: bytes) -> bytes | None:
-        """The value of a header that is passed on. A search: only for what is rare."""
+        """The value of a header that is passed on. A search: not for every request."""
         for line in self.lines:
             found, _, value = line.partition(b":")
             if found.lower() == name:
                 return value.strip()
         return None
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether a browser asks for a page of another origin if it may send a request."""
+        return self.method == b"OPTIONS" and all(map(self.find, (b"origin", b"access-control-request-method")))
 
     @property
     def is_websocket(self) -> bool:

@@ -16,10 +16,22 @@ UNKNOWN_CODING = Refusal(501, "modal-http: bad request: the only transfer coding
 NO_HOST = Refusal(400, "modal-http: bad request: it needs exactly one Host header")
 HEAD_TOO_LARGE = Refusal(431, "modal-http: bad request: the request's head is over 64 KiB")
 REQUEST_TIMEOUT = Refusal(408, "modal-http: bad request: the request did not arrive in time")
+NO_CREDENTIALS = Refusal(401, "modal-http: missing credentials for proxy authorization", code="unauthorized")
+INVALID_CREDENTIALS = Refusal(401, "modal-http: invalid credentials for proxy authorization", code="unauthorized")
+FOREIGN_CREDENTIALS = Refusal(
+    403, "modal-http: the credentials for proxy authorization are not meant for this endpoint", code="unauthorized"
+)
 PREFLIGHT = Refusal(200, "")
 LOST = Refusal(502, "modal-http: internal error: the container ended before it answered", code="remote")
 TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out", code="function_timeout")
 GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP", code="remote")
+
+
+def too_large(limit: int) -> Refusal:
+    """The refusal of a body with more than `limit` bytes."""
+    power = min(3, max(0, (limit.bit_length() - 1) // 10))
+    size = f"{limit / (1 << 10 * power):g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
+    return Refusal(413, f"modal-http: bad request: the request's body is over {size}")
 
 
 def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes, close: bool) -> bytes:
@@ -48,6 +60,8 @@ def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes,
     ]
     if refusal.retry_after is not None:
         lines.append(b"retry-after: %d\r\n" % refusal.retry_after)
+    if refusal.lines:
+        lines.append(refusal.lines)
     if close:
         lines.append(b"connection: close\r\n")
     lines.append(b"\r\n")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Protocol
+
+from portico.ingress.head import RequestHead
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an input gets no container. `retry_after` is in seconds; `code` names an error of the model, for callers."""
+    """Why an input gets no container. `retry_after` is in seconds; `code` names an error of the model, for callers.
+
+    lines: more header lines, each with its end.
+    """
 
     status: int
     text: str
     retry_after: int | None = None
     code: str | None = None
+    lines: bytes = b""
 
 
 class Lease(Protocol):
@@ -56,8 +63,8 @@ class Waiter(Protocol):
     def timed_out(self) -> None:
         """It has run for longer than it may."""
 
-    def moved(self, endpoint: Endpoint) -> None:
-        """It waits at another endpoint from now on."""
+    def moved(self, target: Route | Refusal) -> None:
+        """It waits no longer: its host leads here now."""
 
 
 class Endpoint(Protocol):
@@ -70,8 +77,24 @@ class Endpoint(Protocol):
         """`waiter` waits no longer."""
 
 
+class Step(Protocol):
+    """Something that a request has to pass, before anything is done for it."""
+
+    def __call__(self, head: RequestHead, now: float) -> Refusal | None:
+        """A refusal, or None: it passes. `now` is the loop's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to an endpoint. max_body: bytes that a request's body may have."""
+
+    endpoint: Endpoint
+    steps: tuple[Step, ...] = ()
+    max_body: int = sys.maxsize
+
+
 class Directory(Protocol):
     """Knows where each host leads."""
 
-    def find(self, host: str) -> Endpoint | Refusal:
+    def find(self, host: str) -> Route | Refusal:
         """`host` is lower-case and has no port."""

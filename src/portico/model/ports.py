@@ -5,12 +5,13 @@ Everything of the data path (engine, containers and their events) runs on the in
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from portico.model.calls import CallRecord, Change
+from portico.model.policy import Policy, Scope, Setting
 from portico.model.spec import AppSpec, Bundle, EntrySpec, FunctionSpec, ImageSpec
 
 LineSink = Callable[[str], None]  # takes one line of text, without its newline
@@ -222,6 +223,72 @@ class ApiTokenStore(Protocol):
         """Forget it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRecord:
+    """A secret that the server keeps, without its values. Times are seconds since the epoch."""
+
+    environment: str
+    name: str
+    created_at: float
+    updated_at: float
+
+
+class SecretStore(Protocol):
+    """The secrets, at most one of a name in an environment. Each verb is one transaction, as in `Store`."""
+
+    async def all(self, environment: str) -> list[SecretRecord]:
+        """All of an environment, by name."""
+
+    async def read(self, environment: str, name: str) -> tuple[SecretRecord, dict[str, str]] | None:
+        """It and its variables; None when there is none of this name."""
+
+    async def write(self, secret: SecretRecord, variables: dict[str, str], *, replace: bool) -> None:
+        """Keep it; one that is there keeps its time of creation. ConflictError when it is there, unless `replace`."""
+
+    async def delete(self, environment: str, name: str) -> bool:
+        """Forget it; whether it was there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyTokenRecord:
+    """A proxy token, as it is stored: of its secret only the SHA-256, in hex. Times are seconds since the epoch.
+
+    environments and endpoints ("app" or "app/function") are those that it opens; all, where there are none.
+    rate_limit: its own, in requests a second.
+    """
+
+    id: str
+    digest: str
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+    environments: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    rate_limit: float | None = None
+
+
+class AdmissionStore(Protocol):
+    """Who may call endpoints, and how much. Each verb is one transaction, as in `Store`."""
+
+    async def tokens(self) -> list[ProxyTokenRecord]:
+        """All proxy tokens, the oldest first."""
+
+    async def add_token(self, token: ProxyTokenRecord) -> None:
+        """One more."""
+
+    async def remove_token(self, token_id: str) -> bool:
+        """Forget it; whether it was there."""
+
+    async def used(self, times: Mapping[str, float]) -> None:
+        """When tokens were last used."""
+
+    async def policies(self) -> list[Policy]:
+        """All settings, the widest scopes first."""
+
+    async def set_policy(self, scope: Scope, setting: Setting, value: str | None) -> None:
+        """Set it, or with None have wider scopes decide."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
@@ -236,6 +303,14 @@ class Store(Protocol):
     @property
     def api_tokens(self) -> ApiTokenStore:
         """Who may use the control API from elsewhere."""
+
+    @property
+    def secrets(self) -> SecretStore:
+        """Variables by name."""
+
+    @property
+    def admission(self) -> AdmissionStore:
+        """Proxy tokens and policies."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import check_workspace
+from portico.model.policy import DEFAULT_RATE_LIMIT
 from portico.model.proxies import Network, parse_networks
 from portico.model.sizes import parse_size
 
@@ -23,7 +24,8 @@ class Settings:
 
     home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
     free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label. limits: what
-    one function may take.
+    one function may take. secret_key: what the server seals with, 32 bytes in base64; None: the key in the home.
+    rate_limit: requests a second to all endpoints together, where no other is set; None: no limit.
     trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
     max_websocket_message: a size, or "unlimited".
     """
@@ -32,6 +34,8 @@ class Settings:
     workspace: str
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
+    secret_key: str | None = field(default=None, repr=False)
+    rate_limit: float | None = DEFAULT_RATE_LIMIT
     limits: Limits = DEFAULT_LIMITS
     trusted_proxies: str = ""
     max_websocket_message: str = "2MiB"
@@ -56,6 +60,7 @@ class Settings:
             "PORTICO_WORKSPACE": self.workspace,
             "PORTICO_LISTEN": self.listen,
             "PORTICO_DOMAIN": self.domain,
+            "PORTICO_RATE_LIMIT": "off" if self.rate_limit is None else f"{self.rate_limit:g}",
             "PORTICO_QUEUE_LIMIT": str(self.limits.queue),
             "PORTICO_MAX_CONTAINERS": str(self.limits.containers),
             "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,

@@ -109,6 +109,19 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSpec:
+    """Variables for a function: a secret that the server keeps, by its name, or values that the file has itself.
+
+    environment: where the named one is kept; None: where the app is. required_keys: what it must have.
+    """
+
+    name: str | None = None
+    environment: str | None = None
+    required_keys: tuple[str, ...] = ()
+    values: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSpec:
     """One function of an app."""
 
@@ -122,7 +135,8 @@ class FunctionSpec:
     resources: Resources = field(default_factory=Resources)
     timeout: int = 300  # one input
     startup_timeout: float | None = None  # None: as `timeout`
-    env: dict[str, str] = field(default_factory=dict)  # secrets of the app, of the function, then env=: later wins
+    secrets: tuple[SecretSpec, ...] = ()  # of the app, then of the function; later wins
+    env: dict[str, str] = field(default_factory=dict, repr=False)  # wins over all secrets
     is_generator: bool = False
     retries: RetryPolicy | None = None
     serialized: bytes | None = None  # the function by value, for serialized=True

@@ -136,7 +136,8 @@ class App:
             resources=options.resources(cpu, memory, gpu),
             timeout=options.timeout(timeout),
             startup_timeout=options.startup_timeout(startup_timeout),
-            env=options.environment((*self._secrets, *check_secrets(secrets, "@app.function")), env),
+            secrets=tuple(s.spec for s in (*self._secrets, *check_secrets(secrets, "@app.function"))),
+            env=options.environment(env),
             enable_memory_snapshot=bool(enable_memory_snapshot),
             single_use_containers=options.single_use(single_use_containers, max_inputs),
         )

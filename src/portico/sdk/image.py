@@ -12,11 +12,12 @@ from typing import Any, Concatenate, NoReturn, ParamSpec
 
 from portico.model.errors import InvalidError, UnsupportedError
 from portico.model.spec import ImageSpec, ImageStep
+from portico.model.variables import check_variables
 from portico.sdk import context
 from portico.sdk.absent import later, refusal
 from portico.sdk.mounts import LocalMount, local_path, module_mount, place_of
 from portico.sdk.patterns import NON_PYTHON_FILES, Ignore, ignore_function
-from portico.sdk.secret import Secret, check_variables
+from portico.sdk.secret import Secret
 
 P = ParamSpec("P")
 Packages = str | list[str]

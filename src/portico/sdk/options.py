@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from portico.model.errors import InvalidError
 from portico.model.spec import Autoscaler, Resources
+from portico.model.variables import check_variables
 from portico.sdk.absent import refusal
 from portico.sdk.retries import Retries
-from portico.sdk.secret import Secret, check_variables
 
 MAX_TIMEOUT = 24 * 60 * 60
 Pair = tuple[float, float]
@@ -74,12 +74,9 @@ def retries(value: object) -> Retries | None:
     return Retries(max_retries=value, backoff_coefficient=1.0, initial_delay=1.0) if value else None
 
 
-def environment(secrets: Iterable[Secret], env: Mapping[str, str | None] | None) -> dict[str, str]:
-    """The variables that a function gets: its secrets in order, then `env`; the later ones win."""
-    merged: dict[str, str] = {}
-    for secret in secrets:
-        merged |= secret.variables()
-    return merged | check_variables({} if env is None else env, "`env=`")
+def environment(env: Mapping[str, str | None] | None) -> dict[str, str]:
+    """`env=`: variables that win over those of secrets."""
+    return check_variables({} if env is None else env, "`env=`")
 
 
 def single_use(single_use_containers: bool, max_inputs: object) -> bool:

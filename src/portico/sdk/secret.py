@@ -1,47 +1,48 @@
-"""Secrets: environment variables that a function gets. Their values become part of the app's specification."""
+"""Secrets: environment variables that a function gets, from the user's side or kept by the server under a name."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.errors import InvalidError
 from portico.model.naming import check_object_name
+from portico.model.spec import SecretSpec
+from portico.model.variables import check_key, check_variables
 from portico.sdk import context
 from portico.sdk.dotenv import parse_dotenv
-
-MAX_KEY = 16_384
-MAX_VALUE = 32_768
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Secret:
     """Some environment variables. Make one with `from_dict`, `from_dotenv`, `from_local_environ` or `from_name`."""
 
-    def __init__(self, values: Mapping[str, str], *, name: str | None = None) -> None:
-        self._values = dict(values)
-        self.name = name
+    def __init__(self, spec: SecretSpec) -> None:
+        self.spec = spec
 
     def __repr__(self) -> str:
-        return f"<Secret {self.name or ', '.join(sorted(self._values)) or '(empty)'}>"
+        return f"<Secret {self.name or ', '.join(sorted(self.spec.values)) or '(empty)'}>"
+
+    @property
+    def name(self) -> str | None:
+        """The name under which the server keeps it; None for values of the user's side."""
+        return self.spec.name
 
     @staticmethod
     def from_dict(env_dict: Mapping[str, str | None] = {}) -> Secret:
         """These variables; those that are None are left out."""
-        return Secret(check_variables(env_dict, "The `env_dict` argument of `Secret.from_dict`"))
+        return _inline(check_variables(env_dict, "The `env_dict` argument of `Secret.from_dict`"))
 
     @staticmethod
     def from_dotenv(path: str | Path | None = None, *, filename: str = ".env") -> Secret:
         """The variables of the nearest such file: in the working folder, or that of `path`, or a folder above."""
         if not context.is_local():
-            return Secret({})
+            return _inline({})
         start = Path.cwd() if path is None else Path(path).expanduser().absolute()
         for folder in (start, *start.parents):
             if (folder / filename).is_file():
                 text = (folder / filename).read_text("utf-8")
-                return Secret(check_variables(parse_dotenv(text, os.environ), str(folder / filename)))
+                return _inline(check_variables(parse_dotenv(text, os.environ), str(folder / filename)))
         raise InvalidError(
             f"No file {filename!r} in {start} or a folder above it.",
             hint="Give the folder that has it: modal.Secret.from_dotenv(__file__)",
@@ -53,25 +54,31 @@ class Secret:
         if isinstance(env_keys, str) or not all(isinstance(key, str) for key in env_keys):
             raise InvalidError("The `env_keys` argument of `Secret.from_local_environ` must be a list of strings.")
         if not context.is_local():
-            return Secret({})
+            return _inline({})
         missing = [key for key in env_keys if key not in os.environ]
         if missing:
             raise InvalidError(f"Not set in the local environment: {', '.join(missing)}.")
-        return Secret(check_variables({key: os.environ[key] for key in env_keys}, "Secret.from_local_environ"))
+        return _inline(check_variables({key: os.environ[key] for key in env_keys}, "Secret.from_local_environ"))
 
     @staticmethod
     def from_name(name: str, *, environment_name: str | None = None, required_keys: Sequence[str] = ()) -> Secret:
-        """A secret that the server keeps."""
-        return Secret({}, name=check_object_name(name, "secret"))
+        """A secret that the server keeps: made with `portico secret create`, looked up when a container starts.
 
-    def variables(self) -> dict[str, str]:
-        """What it puts into a function's environment; UnsupportedError for a named one."""
-        if self.name is not None:
-            raise UnsupportedError(
-                f"Named secrets are not supported by this server yet: {self.name!r}.",
-                hint="Use `Secret.from_dotenv()`, `Secret.from_local_environ([...])` or `Secret.from_dict({...})`.",
+        environment_name: where it is kept; None: where the app is. A deploy fails without one of `required_keys`.
+        """
+        if isinstance(required_keys, str) or not all(isinstance(key, str) for key in required_keys):
+            raise InvalidError("The `required_keys` argument of `Secret.from_name` must be a list of strings.")
+        for key in required_keys:
+            check_key(key, "The `required_keys` argument of `Secret.from_name`")
+        if environment_name is not None:
+            check_object_name(environment_name, "environment")
+        return Secret(
+            SecretSpec(
+                name=check_object_name(name, "secret"),
+                environment=environment_name,
+                required_keys=tuple(required_keys),
             )
-        return dict(self._values)
+        )
 
 
 def check_secrets(secrets: object, owner: str) -> tuple[Secret, ...]:
@@ -86,22 +93,5 @@ def check_secrets(secrets: object, owner: str) -> tuple[Secret, ...]:
     return items
 
 
-def check_variables(variables: object, owner: str) -> dict[str, str]:
-    """Environment variables without those that are None, or InvalidError that names the bad one."""
-    if not isinstance(variables, Mapping):
-        raise InvalidError(f"{owner} must be a dict of strings, not {type(variables).__name__}.")
-    kept: dict[str, str] = {}
-    for key, value in variables.items():
-        if not isinstance(key, str) or not isinstance(value, str | None):
-            raise InvalidError(f"{owner} must have strings as keys and values; {key!r} has not.")
-        if not _KEY.fullmatch(key) or len(key) > MAX_KEY:
-            raise InvalidError(
-                f"{owner}: {key[:80]!r} cannot name an environment variable.",
-                hint="Letters, digits and '_', not beginning with a digit.",
-            )
-        if value is None:
-            continue
-        if len(value) > MAX_VALUE or "\0" in value:
-            raise InvalidError(f"{owner}: the value of {key!r} is longer than {MAX_VALUE:,} characters or has a NUL.")
-        kept[key] = value
-    return kept
+def _inline(values: dict[str, str]) -> Secret:
+    return Secret(SecretSpec(values=values))

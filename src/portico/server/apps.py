@@ -152,7 +152,7 @@ class Apps:
             state="ephemeral",
             version=release.version,
             created_at=created_at,
-            functions=await self._functions(app_id, release.spec, release.urls),
+            functions=await self._functions(app_id, release.spec, release.urls, release.environment),
         )
 
     async def _deployed_info(self, app: AppRecord) -> AppInfo:
@@ -161,7 +161,8 @@ class Apps:
         functions: list[FunctionInfo] = []
         if current is not None and app.stopped_at is None:
             environment = await self._environments.find(app.environment)
-            functions = await self._functions(app.id, current.spec, self._rollouts.urls(current.spec, environment))
+            urls = self._rollouts.urls(current.spec, environment)
+            functions = await self._functions(app.id, current.spec, urls, app.environment)
         return AppInfo(
             id=app.id,
             name=app.name,
@@ -173,12 +174,22 @@ class Apps:
             functions=functions,
         )
 
-    async def _functions(self, app_id: str, spec: AppSpec, urls: dict[str, str]) -> list[FunctionInfo]:
+    async def _functions(
+        self, app_id: str, spec: AppSpec, urls: dict[str, str], environment: str
+    ) -> list[FunctionInfo]:
+        endpoints = {endpoint.function: endpoint for endpoint in self._rollouts.endpoints(spec, urls, environment)}
         counts = await self._bridge.call(self._data.counts, app_id)
-        found = [(function.name, counts.get(function.name, _NONE)) for function in spec.functions]
+        found = [(f.name, endpoints.get(f.name), counts.get(f.name, _NONE)) for f in spec.functions]
         return [
-            FunctionInfo(name=name, url=urls.get(name), containers=c.ready, running=c.running, queued=c.queued)
-            for name, c in found
+            FunctionInfo(
+                name=name,
+                url=None if endpoint is None else endpoint.url,
+                protected=endpoint is not None and endpoint.protected,
+                containers=c.ready,
+                running=c.running,
+                queued=c.queued,
+            )
+            for name, endpoint, c in found
         ]
 
 

@@ -24,6 +24,7 @@ from portico.model.ports import CallStore, Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
 from portico.server.access import Access
+from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.server.durable import DurableCalls
@@ -32,6 +33,7 @@ from portico.server.environments import Environments
 from portico.server.functions import Functions
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
+from portico.server.secrets import Secrets
 from portico.store.blobs import FolderBlobs
 from portico.store.bodies import FolderBodies
 from portico.wire.control import ServerInfo
@@ -68,6 +70,7 @@ class ControlPlane:
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
+        self._admission: AdmissionControl | None = None
         self._calls: DurableCalls | None = None
 
     async def start(self, outside: Outside) -> None:
@@ -98,7 +101,7 @@ class ControlPlane:
 
     async def _start(self, outside: Outside) -> None:
         settings = outside.settings
-        store = self._store = asyncio.create_task(_open_store(settings.database))
+        store = self._store = asyncio.create_task(_open_store(settings))
 
         async def opened() -> Store:
             return await asyncio.shield(store)
@@ -112,11 +115,15 @@ class ControlPlane:
         images = UvImages(settings.home)
         await images.sweep()
         environments = Environments(settings.workspace, opened)
+        secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
+        self._admission = AdmissionControl(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
             environments=environments,
+            secrets=secrets,
+            admission=self._admission,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -135,19 +142,22 @@ class ControlPlane:
         )
         service = Server(outside, self._rollouts)
         access = Access(opened, environments)
-        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
-        app = make_app(service, apps, self._rollouts, blobs, places, access)
+        places = EnvironmentControl(
+            environments, store=opened, apps=apps, rollouts=self._rollouts, access=access, admission=self._admission
+        )
+        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission)
         await self._listen(app, settings.control_socket)
         await self._listen(make_public_app(app, access, settings.calls_socket), outside.sockets.public)
         functions = Functions(outside.data, outside.bridge)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
-        self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission))
 
-    async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
+    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl) -> None:
         try:
             assert self._calls is not None
             await self._calls.begin()
+            await admission.load()  # before there is a route that it protects
             await rollouts.boot()
             await self._calls.booted(rollouts.deployed)
         except StateError as error:
@@ -202,6 +212,8 @@ class ControlPlane:
             if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
                 if self._rollouts is not None:
                     await self._rollouts.tidy()
+                if self._admission is not None:
+                    await self._admission.save()
                 await self._store.result().close()
             else:
                 self._store.cancel()
@@ -238,8 +250,8 @@ class Server:
         self._outside.on_stop()
 
 
-async def _open_store(path: Path) -> Store:
+async def _open_store(settings: Settings) -> Store:
     # SQLAlchemy takes a third of a second to import: in a thread, while the door is already open
     module = await asyncio.to_thread(importlib.import_module, "portico.store.sql")
-    store: Store = await module.open_store(path)
+    store: Store = await module.open_store(settings.database, settings.secret_key)
     return store

@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
+from portico.core.secrets import SecretTable
+from portico.core.tokens import ProxyToken
 from portico.ingress import pages
+from portico.ingress.admission import Admission
 from portico.ingress.door import Ingress, IngressOptions
-from portico.ingress.ports import Endpoint, Refusal
+from portico.ingress.ports import Endpoint, Refusal, Route
 from portico.model.errors import NotFoundError, StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import call_host
+from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, Passage, Unavailable
@@ -138,14 +142,14 @@ class CallDirectory:
         self._desk = Passage(desk)
         self._gates: dict[str, Gate] | None = {}
 
-    def find(self, host: str) -> Endpoint | Refusal:
+    def find(self, host: str) -> Route | Refusal:
         """See `ingress.ports.Directory`."""
         found = self.table.get(host) or self._at_desk(host)
-        if found is not None:
-            return found
-        if host == STORED_HOST and self._gates is None:
-            return self._desk
-        return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
+        if found is None and host == STORED_HOST and self._gates is None:
+            found = self._desk
+        if found is None and self._gates is not None:
+            found = self._gates.setdefault(host, Gate())
+        return pages.INVALID_CALL if found is None else Route(found)
 
     def _at_desk(self, host: str) -> Endpoint | None:
         """The desk, where this is another host of a function that is up, and the function takes such calls."""
@@ -181,27 +185,30 @@ class DataPlane:
         limits: Limits = DEFAULT_LIMITS,
         ingress: IngressOptions | None = None,
         machine: str = "",
+        rate_limit: float | None = None,
     ) -> None:
         self._domain = domain
         self._limits = limits
         self._machine = machine
-        self._control = Passage(str(sockets.public))
+        self._control = Route(Passage(str(sockets.public)))
         self._web_desk = Passage(str(sockets.web_desk))
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
+        self._secrets = SecretTable()
         self._apps: dict[str, LiveApp] = {}
         self._expected: dict[str, Expected] = {}  # by app id
         self._background: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
+        self._admission = Admission(rate_limit, now=self._loop.time)
         self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
-    def find(self, host: str) -> Endpoint | Refusal:
+    def find(self, host: str) -> Route | Refusal:
         """Where a host leads: labels to endpoints; the bare domain, addresses and the machine's names to the API."""
         label, dot, domain = host.partition(".")
         if host in (self._domain, "localhost") or label == self._machine or _is_address(host):
@@ -210,8 +217,11 @@ class DataPlane:
             return pages.INVALID_CALL
         claim = self._routes.get(label)
         if claim is None:
-            return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
-        return claim.target or pages.STOPPED
+            return pages.INVALID_CALL if self._gates is None else Route(self._gates.setdefault(host, Gate()))
+        target = claim.target
+        if isinstance(target, FunctionEndpoint):
+            return self._admission.route(target, target.place, protected=target.is_protected)
+        return pages.STOPPED if target is None else Route(target)
 
     def claimed(self) -> None:
         """It is known which labels there are: those who came before may go on."""
@@ -311,6 +321,31 @@ class DataPlane:
         labels, hosts = dict.fromkeys(waiting.labels, target), dict.fromkeys(waiting.hosts, target)
         self._lead(app_id, waiting.app_name, dict(labels), dict(hosts), ephemeral=False)
 
+    def learn_secret(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """What a secret has that an app names; None: there is none."""
+        self._secrets.put(environment, name, variables)
+
+    def secret_changed(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
+        """What a secret has from now on; None: it is gone. Containers that start hereafter go by it."""
+        self._secrets.change(environment, name, variables)
+
+    def set_policies(self, policies: Policies) -> None:
+        """They hold for all requests from now on."""
+        self._admission.set_policies(policies)
+        self.ingress.routes_changed()
+
+    def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
+        """A proxy token that is valid from now on."""
+        self._admission.put_token(token, rate_limit)
+
+    def remove_token(self, token_id: str) -> None:
+        """A proxy token that is valid no longer."""
+        self._admission.tokens.remove(token_id)
+
+    def used_tokens(self) -> dict[str, float]:
+        """When each proxy token was last used that was used since this was asked last."""
+        return self._admission.tokens.take_used()
+
     def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
         """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
         app = self._apps.get(app_id)
@@ -328,7 +363,8 @@ class DataPlane:
 
     def requested_at(self, host: str) -> FunctionEndpoint | None:
         """The function that answers requests at this host."""
-        target = self.find(host)
+        found = self.find(host)
+        target = found.endpoint if isinstance(found, Route) else None
         return target if isinstance(target, FunctionEndpoint) else None
 
     def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
@@ -391,7 +427,7 @@ class DataPlane:
                 ephemeral=release.ephemeral,
                 environment=release.environment,
                 entry=release.spec.entry,
-                function=function,
+                function=replace(function, secrets=(), env=self._secrets.variables(function, release.environment)),
                 image=release.images[function.name],
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
@@ -420,11 +456,13 @@ class DataPlane:
         for name in [name for name in app.endpoints if name not in supervisors]:
             self._let_go(app.endpoints.pop(name).stop(pages.INVALID_CALL))
         for name, supervisor in supervisors.items():
+            place = Scope(release.environment, release.app_name, name)
             endpoint = app.endpoints.get(name)
             if endpoint is None:
                 desk = self._web_desk if supervisor.function.web is not None else None
-                app.endpoints[name] = FunctionEndpoint(supervisor, release.app_id, desk)
+                app.endpoints[name] = FunctionEndpoint(supervisor, place, release.app_id, desk)
             else:
+                endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
         targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}

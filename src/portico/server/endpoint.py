@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
-from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
+from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
+from portico.model.policy import Scope
 from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 
 
 class FunctionEndpoint:
-    """A function's endpoint. While it is held, inputs wait for the next version."""
+    """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
-    def __init__(self, supervisor: Supervisor, app_id: str, desk: Passage | None = None) -> None:
+    def __init__(self, supervisor: Supervisor, place: Scope, app_id: str, desk: Passage | None = None) -> None:
         """`desk` takes the requests that are to be stored."""
         self.supervisor = supervisor
+        self.place = place
         self.app_id = app_id
         self._desk = desk
         self._held: OrderedDict[Waiter, str] | None = None
@@ -22,6 +24,12 @@ class FunctionEndpoint:
     def __repr__(self) -> str:
         held = "" if self._held is None else f" holding {len(self._held)}"
         return f"<FunctionEndpoint {self.supervisor!r}{held}>"
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the code asks for proxy auth."""
+        web = self.supervisor.function.web
+        return web is not None and web.requires_proxy_auth
 
     @property
     def counts(self) -> Counts:
@@ -109,15 +117,11 @@ class Gate:
         """Wait no longer."""
         self._waiting.pop(waiter, None)
 
-    def open(self, target: Endpoint | Refusal) -> None:
+    def open(self, target: Route | Refusal) -> None:
         """Their host leads here."""
         waiting, self._waiting = self._waiting, OrderedDict()
-        for waiter, input_id in waiting.items():
-            if isinstance(target, Refusal):
-                waiter.refused(target)
-            else:
-                waiter.moved(target)
-                admit(target, waiter, input_id)
+        for waiter in waiting:
+            waiter.moved(target)
 
 
 class Passage:

@@ -9,6 +9,7 @@ from portico.model.errors import ConflictError, InvalidError
 from portico.model.naming import MAIN
 from portico.model.ports import AppRecord, EnvironmentRecord, Store
 from portico.server.access import Access
+from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.environments import Environments
 from portico.server.rollout import Rollouts
@@ -26,8 +27,10 @@ class EnvironmentControl:
         apps: Apps,
         rollouts: Rollouts,
         access: Access,
+        admission: AdmissionControl,
     ) -> None:
         self._environments = environments
+        self._admission = admission
         self._store = store
         self._apps = apps
         self._rollouts = rollouts
@@ -56,6 +59,7 @@ class EnvironmentControl:
                 )
             record = await self._environments.change(name, change.name, change.web_suffix)
             self._access.environment_changed(name, record.name)
+            await self._admission.load()  # tokens and settings that name it go with it
             for app in await self._deployed(record.name):
                 await self._rollouts.readdress(app, record)
             return await self._info(record)

@@ -54,6 +54,7 @@ def run(settings: Settings, options: ServerOptions) -> int:
     try:
         with _home(settings.home), _listening(settings) as door, _calls(settings.calls_socket) as calls:
             check_database(settings.database)
+            _keep_memory_to_ourselves()
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
             _allow_many_descriptors()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -93,7 +94,16 @@ class _Server:
         sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
         machine = socket.gethostname().partition(".")[0].lower()
-        data = DataPlane(settings.domain, sockets, engine, control.logs.system, settings.limits, ingress, machine)
+        data = DataPlane(
+            settings.domain,
+            sockets,
+            engine,
+            control.logs.system,
+            settings.limits,
+            ingress,
+            machine,
+            settings.rate_limit,
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -161,6 +171,14 @@ class _Server:
         if self._options.ready_fd is not None:
             os.write(self._options.ready_fd, b"ready\n")
             os.close(self._options.ready_fd)
+
+
+def _keep_memory_to_ourselves() -> None:
+    """Secrets are in our memory, and in that of containers, which inherit this: a crash must not write it to disk."""
+    os.environ.pop("PORTICO_SECRET_KEY", None)  # nor should what we start, such as image builds, find the key
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):  # where the system pipes dumps to a program, the limit does not count
+        Path("/proc/self/coredump_filter").write_text("0")
 
 
 def _allow_many_descriptors() -> None:

@@ -15,13 +15,16 @@ from typing import Any, Final
 
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
+from portico.model.policy import Scope
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec
+from portico.server.admission import AdmissionControl
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
 from portico.server.durable import DurableCalls
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
+from portico.server.secrets import Secrets
 from portico.wire import spec as spec_wire
 from portico.wire.control import (
     BuildLine,
@@ -56,6 +59,8 @@ class Rollouts:
         *,
         store: Callable[[], Awaitable[Store]],
         environments: Environments,
+        secrets: Secrets,
+        admission: AdmissionControl,
         blobs: Blobs,
         images: Images,
         data: DataPlane,
@@ -67,6 +72,8 @@ class Rollouts:
         self._port = port
         self._store = store
         self._environments = environments
+        self._secrets = secrets
+        self._admission = admission
         self._blobs = blobs
         self._images = images
         self._data = data
@@ -134,7 +141,8 @@ class Rollouts:
         assert spec.name is not None
         app = await store.app(spec.name, where)
         history = await store.history(app.id) if app is not None and app.stopped_at is None else []
-        digest = hashlib.sha256(spec_wire.encode(spec, bundle)).hexdigest()
+        state = await self._secrets.provide(spec, where, all_there=True)
+        digest = hashlib.sha256(spec_wire.encode(spec, bundle) + state.encode()).hexdigest()
         current = next((d for d in history if app is not None and d.version == app.current), None)
         if app is None or app.stopped_at is not None:
             app = AppRecord(
@@ -146,7 +154,8 @@ class Rollouts:
                 current=0,
             )
         elif current is not None and current.digest == digest and not _forced(spec):
-            emit(_deployed(app.id, spec.name, current.version, self.urls(spec, environment), began, unchanged=True))
+            endpoints = self.endpoints(spec, self.urls(spec, environment), where)
+            emit(_deployed(app.id, spec.name, current.version, endpoints, began, unchanged=True))
             return
         version = max((d.version for d in history), default=0) + 1
         release = await self._prepare(app.id, version, environment, spec, bundle, emit)
@@ -170,7 +179,7 @@ class Rollouts:
 
         await self._roll_out(release, emit, commit)
         self._calls.app_live(app.id)
-        emit(_deployed(app.id, spec.name, version, release.urls, began))
+        emit(_deployed(app.id, spec.name, version, self.endpoints(spec, release.urls, where), began))
 
     async def boot(self) -> None:
         """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
@@ -234,6 +243,7 @@ class Rollouts:
                 self._logs.system(app.id, "", "", f"the app could not be moved to its new URLs: {error}")
 
     async def _install(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> None:
+        await self._secrets.provide(deployment.spec, environment.name, all_there=False)
         release = await self._prepare(app.id, app.current, environment, deployment.spec, deployment.bundle, _ignore)
         await self._bridge.call(self._data.install, release)
         self._calls.app_live(app.id)
@@ -277,6 +287,7 @@ class Rollouts:
         assert spec.name is not None
         check_object_name(spec.name, "app")
         self._check(spec)
+        await self._secrets.provide(spec, where, all_there=True)
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
@@ -286,7 +297,7 @@ class Rollouts:
             await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
-        emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
+        emit(Created(app_id=app_id, app=spec.name, endpoints=self.endpoints(spec, release.urls, where)))
 
     async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
         """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
@@ -316,6 +327,7 @@ class Rollouts:
             self._check(request.spec)
             spec = replace(request.spec, name=before.app_name)
             environment = await self._environments.find(where)
+            await self._secrets.provide(spec, where, all_there=True)
             version = before.version + 1
             release = await self._prepare(
                 app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
@@ -326,7 +338,8 @@ class Rollouts:
             self.release(app_id, where)
         if app_id in self.ephemeral_apps:  # it may have ended at this moment
             self.ephemeral_apps[app_id] = release
-        emit(_deployed(app_id, before.app_name, release.version, release.urls, began))
+        endpoints = self.endpoints(release.spec, release.urls, where)
+        emit(_deployed(app_id, before.app_name, release.version, endpoints, began))
 
     def _ephemeral(self, app_id: str, environment: str) -> Release:
         found = self.ephemeral_apps.get(app_id)
@@ -341,11 +354,6 @@ class Rollouts:
             web = function.web
             if web is None:
                 continue
-            if web.requires_proxy_auth:
-                raise UnsupportedError(
-                    f"{function.name}: requires_proxy_auth needs proxy tokens, which this version does not have yet.",
-                    hint="Take it out, or check a token in the function itself.",
-                )
             if web.custom_domains:
                 raise UnsupportedError(f"{function.name}: custom_domains are not served by this version yet.")
 
@@ -357,6 +365,17 @@ class Rollouts:
     def urls(self, spec: AppSpec, environment: EnvironmentRecord) -> dict[str, str]:
         """The URL of each web function of a deployed app."""
         return self._addresses(spec, environment, "")[1]
+
+    def endpoints(self, spec: AppSpec, urls: dict[str, str], environment: str) -> list[EndpointInfo]:
+        """The functions with a URL, and whether they are protected."""
+        assert spec.name is not None
+        protects = self._admission.protects
+        return [
+            EndpointInfo(
+                function=f.name, url=urls[f.name], protected=protects(Scope(environment, spec.name, f.name), f)
+            )
+            for f in spec.web_functions
+        ]
 
     def _addresses(
         self, spec: AppSpec, environment: EnvironmentRecord, suffix: str
@@ -502,18 +521,14 @@ def _forced(spec: AppSpec) -> bool:
     return any(function.image.force_build for function in spec.functions)
 
 
-def _endpoints(urls: dict[str, str]) -> list[EndpointInfo]:
-    return [EndpointInfo(function=name, url=url) for name, url in urls.items()]
-
-
 def _deployed(
-    app_id: str, name: str, version: int, urls: dict[str, str], began: float, *, unchanged: bool = False
+    app_id: str, name: str, version: int, endpoints: list[EndpointInfo], began: float, *, unchanged: bool = False
 ) -> Deployed:
     return Deployed(
         app_id=app_id,
         app=name,
         version=version,
-        endpoints=_endpoints(urls),
+        endpoints=endpoints,
         unchanged=unchanged,
         seconds=time.monotonic() - began,
     )

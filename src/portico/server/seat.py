@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from portico.ingress.ports import Endpoint, Lease, Refusal
+from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.server.supervisor import SlotLease
 
 
@@ -20,12 +20,13 @@ class Seat:
         self._control = control
         self._on_timeout = on_timeout
         self._endpoint: Endpoint | None = None
+        self._input_id = ""
         self._left = False
 
     # -- on the ingress's loop ------------------------------------------------------------------------------------
     def ask(self, endpoint: Endpoint, input_id: str) -> None:
         """Queue up."""
-        self._endpoint = endpoint
+        self._endpoint, self._input_id = endpoint, input_id
         answer = endpoint.lease(self, input_id)
         if isinstance(answer, Refusal):
             self.refused(answer)
@@ -53,9 +54,12 @@ class Seat:
         """See `ingress.ports.Waiter`."""
         self._control.call_soon_threadsafe(self._on_timeout)
 
-    def moved(self, endpoint: Endpoint) -> None:
+    def moved(self, target: Route | Refusal) -> None:
         """See `ingress.ports.Waiter`."""
-        self._endpoint = endpoint
+        if isinstance(target, Refusal):
+            self.refused(target)
+        else:
+            self.ask(target.endpoint, self._input_id)
 
     def _tell(self, answer: Lease | Refusal) -> None:
         self._control.call_soon_threadsafe(self._sit, answer)

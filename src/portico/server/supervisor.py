@@ -20,7 +20,7 @@ from portico.core.lifecycle import ContainerEvent, ContainerState, after
 from portico.core.pool import Lease, Member, Pool, QueueFullError
 from portico.core.scaling import covered, desired, startable, surplus
 from portico.ingress.ports import Refusal, Waiter
-from portico.model.errors import StartError
+from portico.model.errors import Error, StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.ports import Container, ContainerStart, Engine, StartFailure
 from portico.model.spec import Autoscaler, FunctionSpec, WebKind
@@ -299,7 +299,7 @@ class Supervisor:
         starting = worker.state is ContainerState.STARTING
         worker.state = after(worker.state, ContainerEvent.FAILED)
         if starting:
-            self._start_failed(container, failure)
+            self._start_failed(container.id, failure)
 
     def finished(self, container: Container, input_id: str) -> None:
         """An input has ended in its container."""
@@ -317,7 +317,7 @@ class Supervisor:
         if worker.member is not None:
             self.pool.remove(worker.member)
         if state is ContainerState.STARTING:
-            self._start_failed(container, StartFailure(f"the container ended while it started ({status})"))
+            self._start_failed(container.id, StartFailure(f"the container ended while it started ({status})"))
         elif worker.member is not None and not worker.stopping:
             self._died(worker, status)
         if self._closed:
@@ -337,12 +337,22 @@ class Supervisor:
         return _start_refusal(failure, wait)
 
     def _start(self) -> None:
-        container = self._engine.start(self._make_start(), self)
+        try:
+            start = self._make_start()
+        except Error as error:  # one of its secrets is not there any more
+            # later: whoever asked for the container does not expect to be refused before it has been told to wait
+            self._loop.call_soon(self._cannot_start, StartFailure(error.message, error.hint or ""))
+            return
+        container = self._engine.start(start, self)
         self._workers[container.id] = Worker(self, container, self._loop.time())
 
-    def _start_failed(self, container: Container, failure: StartFailure) -> None:
+    def _cannot_start(self, failure: StartFailure) -> None:
+        self._start_failed("-", failure)
+        self._scale(self._loop.time())
+
+    def _start_failed(self, container_id: str, failure: StartFailure) -> None:
         now = self._loop.time()
-        log.warning("%s of %s did not start: %s", container.id, self.function.name, failure.cause)
+        log.warning("%s of %s did not start: %s", container_id, self.function.name, failure.cause)
         self._last_failure = failure
         if not self._backoff.remaining(now):  # else it was started beside the one whose failure is counted already
             self._backoff.failed(now)
@@ -350,7 +360,7 @@ class Supervisor:
             message = f"A container of {self.function.name} did not start: {failure.cause}"
             self._settle_proofs(StartError(message, detail=failure.detail or None))
         else:
-            self._notify(container.id, f"the container did not start: {failure.cause}\n{failure.detail}")
+            self._notify(container_id, f"the container did not start: {failure.cause}\n{failure.detail}")
         counts = self.counts
         if not counts.starting and not counts.ready:
             refusal = _start_refusal(failure, self._backoff.remaining(now))

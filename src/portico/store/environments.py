@@ -11,14 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.errors import ConflictError, NotFoundError
 from portico.model.ports import EnvironmentRecord
-from portico.store.schema import api_tokens, apps, deployments, environments
+from portico.store.admission import forget_policies, move_admission
+from portico.store.schema import api_tokens, apps, deployments, environments, secrets
+from portico.store.secrets import move_secrets
+from portico.store.vault import Vault
 
 
 class SqlEnvironments:
     """Implements `model.ports.EnvironmentStore`. `transaction` is the store's."""
 
-    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]], vault: Vault) -> None:
         self._transaction = transaction
+        self._vault = vault
 
     async def all(self) -> list[EnvironmentRecord]:
         """All of them, the oldest first."""
@@ -35,7 +39,7 @@ class SqlEnvironments:
                 raise await _taken(connection, environment) from None
 
     async def change(self, name: str, environment: EnvironmentRecord) -> None:
-        """Give one another name or web suffix; its apps go with it."""
+        """Give one another name or web suffix; its apps and secrets go with it."""
         async with self._transaction() as connection:
             row = update(environments).where(environments.c.name == name)
             try:
@@ -47,6 +51,8 @@ class SqlEnvironments:
             for table in (apps, api_tokens):
                 moved = update(table).where(table.c.environment == name)
                 await connection.execute(moved.values(environment=environment.name))
+            await move_secrets(connection, self._vault, name, environment.name)
+            await move_admission(connection, name, environment.name)
 
     async def delete(self, name: str) -> None:
         """Forget one and what has been deployed there; ConflictError while an app lives there."""
@@ -62,6 +68,8 @@ class SqlEnvironments:
             await connection.execute(delete(deployments).where(deployments.c.app_id.in_(gone)))
             await connection.execute(delete(apps).where(inside))
             await connection.execute(delete(api_tokens).where(api_tokens.c.environment == name))
+            await connection.execute(delete(secrets).where(secrets.c.environment == name))
+            await forget_policies(connection, name)
 
 
 async def _taken(connection: AsyncConnection, environment: EnvironmentRecord) -> ConflictError:

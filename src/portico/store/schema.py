@@ -65,8 +65,8 @@ deployments = Table(
     Column("app_id", String(64), ForeignKey("apps.id"), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("created_at", Double, nullable=False),
-    Column("document", Text, nullable=False),  # the specification and the bundle, as wire/spec.py writes them
-    Column("digest", String(128), nullable=False),
+    Column("document", Text, nullable=False),  # the specification and the bundle, as wire/spec.py writes them; sealed
+    Column("digest", String(128), nullable=False),  # sealed: what short secrets hash to can be guessed
     Column("tag", Text, nullable=True),
     Column("rollback_of", Integer, nullable=True),
 )
@@ -97,4 +97,44 @@ calls = Table(
     UniqueConstraint("id"),
     Index("ix_calls_state_app_id_function_position", "state", "app_id", "function", "position"),
     Index("ix_calls_finished_at", "finished_at"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("environment", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("variables", Text, nullable=False),  # a JSON object; sealed
+)
+
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one
+    Column("sealed", Text, nullable=False),  # opens with the key that all sealed entries were sealed with
+)
+
+proxy_tokens = Table(
+    "proxy_tokens",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),  # SHA-256 of its secret, in hex: nobody guesses 131 bits
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),  # written some time after the use
+    Column("environments", Text, nullable=False),  # JSON arrays of names; empty: all
+    Column("endpoints", Text, nullable=False),
+    Column("rate_limit", Double, nullable=True),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("environment", String(64), primary_key=True),  # "": all, as for the next two
+    Column("app", String(64), primary_key=True),
+    Column("function", String(128), primary_key=True),
+    Column("setting", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
+from portico.store.admission import SqlAdmission
 from portico.store.api_tokens import SqlApiTokens
 from portico.store.calls import SqlCalls
 from portico.store.check import check_database
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
-from portico.store.schema import apps, deployments
+from portico.store.schema import apps, deployments, proofs
+from portico.store.secrets import SqlSecrets
+from portico.store.vault import KEY_FILE, Vault, open_vault
 from portico.wire import spec as wire
 
-_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
+# secure_delete: what is deleted or replaced is overwritten, too
+_PRAGMAS = (
+    *("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON"),
+    "secure_delete = ON",
+)
+_DOCUMENT, _DIGEST = ("deployments", "document"), ("deployments", "digest")
+_PROOF_OF = ("proofs", "sealed")
+_PROOF = "This entry opens with the key that the others were sealed with."
 
 
-async def open_store(path: Path) -> SqlStore:
-    """The store in this SQLite file, made or brought up to date as needed; StateError when it cannot be used."""
+async def open_store(path: Path, secret_key: str | None = None) -> SqlStore:
+    """The store in this SQLite file, made or brought up to date as needed; StateError when it cannot be used.
+
+    What apps and secrets are is sealed with `secret_key` (base64) or, without one, with the key in the file beside.
+    """
     await asyncio.to_thread(check_database, path)
     with suppress(FileExistsError):  # made here, so that nobody else can read it from its first moment on
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -39,25 +52,29 @@ async def open_store(path: Path) -> SqlStore:
     )
     event.listen(engine.sync_engine, "connect", _set_up)
     event.listen(engine.sync_engine, "begin", _begin)
-    store = SqlStore(engine, path)
     try:
-        async with store.transaction() as connection:
+        async with _transaction(engine, path) as connection:
             await connection.run_sync(bring_up_to_date, path)
+            vault = await connection.run_sync(_unlock, path, secret_key)
+            await connection.run_sync(_seal_what_is_clear, vault)
     except BaseException:
-        await store.close()
+        await engine.dispose()
         raise
-    return store
+    return SqlStore(engine, path, vault)
 
 
 class SqlStore:
     """Implements `model.ports.Store`. Belongs to one event loop."""
 
-    def __init__(self, engine: AsyncEngine, path: Path) -> None:
+    def __init__(self, engine: AsyncEngine, path: Path, vault: Vault) -> None:
         self._engine = engine
         self._path = path
-        self.environments = SqlEnvironments(self.transaction)
+        self._vault = vault
+        self.environments = SqlEnvironments(self.transaction, vault)
         self.api_tokens = SqlApiTokens(self.transaction)
         self.calls = SqlCalls(self.transaction)
+        self.secrets = SqlSecrets(self.transaction, vault)
+        self.admission = SqlAdmission(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"
@@ -74,7 +91,7 @@ class SqlStore:
     async def history(self, app_id: str) -> list[DeploymentRecord]:
         """All its versions, the newest first; InvalidError when one was written by another version of Portico."""
         query = select(deployments).where(deployments.c.app_id == app_id).order_by(deployments.c.version.desc())
-        return [_deployment(row) for row in await self._rows(query)]
+        return [_deployment(row, self._vault) for row in await self._rows(query)]
 
     async def record(self, *, app: AppRecord, deployment: DeploymentRecord) -> None:
         """Store a new version and make it the current one; stores the app too when it is new.
@@ -84,7 +101,7 @@ class SqlStore:
         async with self.transaction() as connection:
             await _upsert_app(connection, app, current=deployment.version)
             try:
-                await connection.execute(deployments.insert().values(**_deployment_values(deployment)))
+                await connection.execute(deployments.insert().values(**_deployment_values(deployment, self._vault)))
             except IntegrityError:
                 raise ConflictError(f"App {app.name} has a version {deployment.version} already.") from None
 
@@ -100,24 +117,28 @@ class SqlStore:
         """Let go of the database."""
         await self._engine.dispose()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction: all of it is on disk when the block ends, none of it when the block raises.
 
         The database's own failures become StateError.
         """
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except DBAPIError as error:
-            raise StateError(
-                f"The database {self._path} could not be used: {error.orig}.",
-                hint="Is the disk full, or was the file changed by something else?",
-            ) from error
+        return _transaction(self._engine, self._path)
 
     async def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         async with self.transaction() as connection:
             return list(await connection.execute(query))
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine, path: Path) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise StateError(
+            f"The database {path} could not be used: {error.orig}.",
+            hint="Is the disk full, or was the file changed by something else?",
+        ) from error
 
 
 async def _upsert_app(connection: AsyncConnection, app: AppRecord, *, current: int) -> None:
@@ -149,22 +170,55 @@ def _app(row: Row[Any]) -> AppRecord:
     return AppRecord(**row._mapping)
 
 
-def _deployment(row: Row[Any]) -> DeploymentRecord:
+def _deployment(row: Row[Any], vault: Vault) -> DeploymentRecord:
     values = dict(row._mapping)
-    spec, bundle = wire.decode(values.pop("document").encode())
+    of = (values["app_id"], str(values["version"]))
+    values["digest"] = vault.open(values["digest"], *_DIGEST, *of)
+    spec, bundle = wire.decode(vault.open(values.pop("document"), *_DOCUMENT, *of).encode())
     return DeploymentRecord(**values, spec=spec, bundle=bundle)
 
 
-def _deployment_values(deployment: DeploymentRecord) -> dict[str, Any]:
+def _deployment_values(deployment: DeploymentRecord, vault: Vault) -> dict[str, Any]:
+    of = (deployment.app_id, str(deployment.version))
+    document = wire.encode(deployment.spec, deployment.bundle).decode()
     return {
         "app_id": deployment.app_id,
         "version": deployment.version,
         "created_at": deployment.created_at,
-        "document": wire.encode(deployment.spec, deployment.bundle).decode(),
-        "digest": deployment.digest,
+        "document": vault.seal(document, *_DOCUMENT, *of),
+        "digest": vault.seal(deployment.digest, *_DIGEST, *of),
         "tag": deployment.tag,
         "rollback_of": deployment.rollback_of,
     }
+
+
+def _unlock(connection: Connection, path: Path, secret_key: str | None) -> Vault:
+    """The vault, after a look at whether it has the key that the database was sealed with."""
+    proof = connection.scalar(select(proofs.c.sealed))
+    vault = open_vault(path.parent, secret_key, make=proof is None)
+    if proof is None:
+        connection.execute(proofs.insert().values(id=1, sealed=vault.seal(_PROOF, *_PROOF_OF)))
+        return vault
+    try:
+        vault.open(proof, *_PROOF_OF)
+    except StateError:
+        raise StateError(
+            f"The database {path} was sealed with another secret key than the one that this server has.",
+            hint=f"Put that key back: {path.parent / KEY_FILE}, or PORTICO_SECRET_KEY.",
+        ) from None
+    return vault
+
+
+def _seal_what_is_clear(connection: Connection, vault: Vault) -> None:
+    """Versions that were stored before there was a key. A document is a JSON object; what is sealed has no brace."""
+    query = select(deployments).where(deployments.c.document.startswith("{"))
+    for row in list(connection.execute(query)):
+        of = (row.app_id, str(row.version))
+        change = update(deployments).where(
+            (deployments.c.app_id == row.app_id) & (deployments.c.version == row.version)
+        )
+        sealed = vault.seal(row.document, *_DOCUMENT, *of)
+        connection.execute(change.values(document=sealed, digest=vault.seal(row.digest, *_DIGEST, *of)))
 
 
 def _set_up(raw: Any, _record: object) -> None:

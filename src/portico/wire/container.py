@@ -30,6 +30,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]  # the whole environment of the process
     urls: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"Launch({self.container_id})"  # the rest has secrets in it
+
 
 # -- server <-> template -----------------------------------------------------------------------------------------
 class Fork(msgspec.Struct, frozen=True, tag="fork"):

@@ -17,6 +17,14 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     GET    /v1/apps/{ref}/history                    -> History
     POST   /v1/apps/{ref}/rollback  RollbackRequest  -> events, Deployed
     GET    /v1/apps/{ref}/logs?follow=&tail=&function= -> LogLine… (Ended when the app ends, with follow)
+    GET    /v1/secrets?environment=                  -> SecretList
+    PUT    /v1/secrets/{name}?environment= SecretRequest -> SecretInfo
+    DELETE /v1/secrets/{name}?environment=           -> 204
+    GET    /v1/settings                              -> SettingList
+    PUT    /v1/settings             SettingInfo      -> SettingList
+    GET    /v1/proxy-tokens                          -> ProxyTokenList
+    POST   /v1/proxy-tokens         ProxyTokenRequest -> 201, NewProxyToken
+    DELETE /v1/proxy-tokens/{id}                     -> 204
     GET    /v1/environments                          -> EnvironmentList
     POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
     PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
@@ -87,17 +95,19 @@ class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A function with its URL."""
+    """A function with its URL. protected: a request needs a proxy token."""
 
     function: str
     url: str
+    protected: bool = False
 
 
 class FunctionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A function and how it is doing. `url` is None for one without a web decorator."""
+    """A function and how it is doing. `url` is None for one without a web decorator; protected: see EndpointInfo."""
 
     name: str
     url: str | None = None
+    protected: bool = False
     containers: int = 0
     running: int = 0
     queued: int = 0
@@ -137,6 +147,85 @@ class History(msgspec.Struct, frozen=True):
     """Versions, the newest first."""
 
     versions: list[VersionInfo]
+
+
+class SecretRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep these variables under a name. replace: also where there is a secret of that name; it loses those it has."""
+
+    variables: dict[str, str]
+    replace: bool = False
+
+    def __repr__(self) -> str:
+        return f"SecretRequest({len(self.variables)} variables)"
+
+
+class SecretInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that the server keeps; nothing tells its values. Times are seconds since the epoch."""
+
+    name: str
+    environment: str
+    created_at: float
+    updated_at: float
+
+
+class SecretList(msgspec.Struct, frozen=True):
+    """The secrets of an environment, by name."""
+
+    secrets: list[SecretInfo]
+
+
+class SettingInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting of the workspace, or of the environment, app and function that are named. value None: unset it."""
+
+    setting: str  # one of `model.policy.Setting`
+    value: str | None
+    environment: str | None = None
+    app: str | None = None
+    function: str | None = None
+
+
+class SettingList(msgspec.Struct, frozen=True):
+    """All that is set, and what holds for the workspace where nothing is."""
+
+    settings: list[SettingInfo]
+    defaults: dict[str, str]
+
+
+class ProxyTokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A new proxy token. expires_in: seconds. environments, endpoints ("app" or "app/function"): none means all."""
+
+    expires_in: float | None = None
+    environments: list[str] = []
+    endpoints: list[str] = []
+    rate_limit: float | None = None
+
+
+class NewProxyToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A proxy token with its secret, which is told this once."""
+
+    id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"NewProxyToken({self.id})"
+
+
+class ProxyTokenInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A proxy token. Times are seconds since the epoch."""
+
+    id: str
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+    environments: list[str] = []
+    endpoints: list[str] = []
+    rate_limit: float | None = None
+
+
+class ProxyTokenList(msgspec.Struct, frozen=True):
+    """Proxy tokens, the oldest first."""
+
+    tokens: list[ProxyTokenInfo]
 
 
 class EnvironmentInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from tests.unit.api.conftest import INFO
 DOUBLE = FakeServices(INFO)
 ROUTES = [
     (method, re.sub(r"\{\w+\}", "x", route.path))
-    for route in make_app(DOUBLE, DOUBLE, DOUBLE, DOUBLE, DOUBLE, DOUBLE).routes
+    for route in make_app(*[DOUBLE] * 8).routes
     if isinstance(route, Route)
     for method in sorted(route.methods or ())
 ]

@@ -129,7 +129,8 @@ def test_live_progress(capsys, monkeypatch):
 def test_deploy_json_keys():
     """The keys that scripts read, in their order."""
     assert list(summary(DEPLOYED)) == ["app", "version", "endpoints", "unchanged"]
-    assert summary(DEPLOYED)["endpoints"] == [{"function": "square", "url": "http://acme--seed-square.localhost:7777"}]
+    (endpoint,) = DEPLOYED.endpoints
+    assert summary(DEPLOYED)["endpoints"] == [{"function": "square", "url": endpoint.url, "protected": False}]
 
 
 def test_deploy_report():

@@ -11,7 +11,7 @@ import pytest
 
 from portico.ingress import pages
 from portico.ingress.door import Ingress
-from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
+from portico.ingress.ports import Lease, Refusal, Route, Waiter
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -99,12 +99,13 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.endpoint = Scripted(folder / "c.sock")
         self.ingress = Ingress(self, asyncio.get_running_loop())
+        self.route: Route | None = None  # where the test brings its own
         self.port = 0
         self._servers: list[asyncio.AbstractServer] = []
         self._writers: list[asyncio.StreamWriter] = []
 
-    def find(self, host: str) -> Endpoint | Refusal:
-        return self.endpoint if host == "app.test" else pages.INVALID_CALL
+    def find(self, host: str) -> Route | Refusal:
+        return self.route or Route(self.endpoint) if host == "app.test" else pages.INVALID_CALL
 
     async def start(self) -> None:
         sock = socket.socket()

@@ -117,7 +117,6 @@ def test_values_that_make_no_sense(options, message):
         {"proxy": modal.Proxy.from_name("p")},
         {"block_network": True},
         {"restrict_modal_access": True},
-        {"secrets": [modal.Secret.from_name("s")]},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -153,7 +152,12 @@ def test_environment_in_order():
     """The app's secrets come first, then the function's, then env=; the later ones win, and None is left out."""
     app = modal.App("seed", secrets=[modal.Secret.from_dict({"A": "app", "B": "app", "C": "app"})])
     app.function(secrets=[modal.Secret.from_dict({"B": "secret", "C": "secret"})], env={"C": "env", "D": None})(plain)
-    assert spec_of(app).env == {"A": "app", "B": "secret", "C": "env"}
+    spec = spec_of(app)
+    assert [secret.values for secret in spec.secrets] == [
+        {"A": "app", "B": "app", "C": "app"},
+        {"B": "secret", "C": "secret"},
+    ]
+    assert spec.env == {"C": "env"}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import pytest
 
 import portico as modal
-from portico.exception import InvalidError, UnsupportedError
+from portico.exception import InvalidError
+from portico.model.spec import EntrySpec, SecretSpec
 from portico.sdk import context
 from portico.sdk.dotenv import parse_dotenv
+from portico.wire.container import Launch
+from portico.wire.control import SecretRequest
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def container(monkeypatch):
 
 def test_from_dict():
     """Variables that are None are left out."""
-    assert modal.Secret.from_dict({"A": "1", "B": None}).variables() == {"A": "1"}
+    assert modal.Secret.from_dict({"A": "1", "B": None}).spec.values == {"A": "1"}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_bad_variables(variables):
 def test_from_local_environ(monkeypatch):
     """Variables of the local environment; a missing one is named."""
     monkeypatch.setenv("PORTICO_TEST_A", "1")
-    assert modal.Secret.from_local_environ(["PORTICO_TEST_A"]).variables() == {"PORTICO_TEST_A": "1"}
+    assert modal.Secret.from_local_environ(["PORTICO_TEST_A"]).spec.values == {"PORTICO_TEST_A": "1"}
     with pytest.raises(InvalidError, match="PORTICO_TEST_B"):
         modal.Secret.from_local_environ(["PORTICO_TEST_A", "PORTICO_TEST_B"])
 
@@ -44,23 +47,72 @@ def test_dotenv_is_looked_for_upwards(tmp_path, monkeypatch):
     below.mkdir(parents=True)
     (below / "app.py").touch()
     monkeypatch.chdir(below)
-    assert modal.Secret.from_dotenv().variables() == {"A": "1"}
-    assert modal.Secret.from_dotenv(below / "app.py").variables() == {"A": "1"}
+    assert modal.Secret.from_dotenv().spec.values == {"A": "1"}
+    assert modal.Secret.from_dotenv(below / "app.py").spec.values == {"A": "1"}
     with pytest.raises(InvalidError, match=r"No file '\.env-dev'"):
         modal.Secret.from_dotenv(filename=".env-dev")
 
 
 def test_local_sources_are_not_missed_in_a_container(container):
     """In a container the values have come with the function."""
-    assert modal.Secret.from_local_environ(["PORTICO_TEST_B"]).variables() == {}
-    assert modal.Secret.from_dotenv(filename="none").variables() == {}
+    assert modal.Secret.from_local_environ(["PORTICO_TEST_B"]).spec.values == {}
+    assert modal.Secret.from_dotenv(filename="none").spec.values == {}
 
 
 def test_named_secret():
-    """A named secret can be written, and is refused where it is used."""
-    secret = modal.Secret.from_name("aws", required_keys=["KEY"])
-    with pytest.raises(UnsupportedError, match="Named secrets are not supported"):
-        secret.variables()
+    """A named secret says where it is kept and what it must have, and has no values."""
+    secret = modal.Secret.from_name("aws", environment_name="prod", required_keys=["KEY"])
+    assert secret.spec == SecretSpec(name="aws", environment="prod", required_keys=("KEY",))
+    assert secret.name == "aws"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("not a name", {}),
+        ("x" * 65, {}),
+        ("aws", {"required_keys": "KEY"}),
+        ("aws", {"required_keys": ["1KEY"]}),
+        ("aws", {"environment_name": "not a name"}),
+    ],
+)
+def test_bad_named_secrets(name, options):
+    """Names and keys are checked where they are written."""
+    with pytest.raises(InvalidError):
+        modal.Secret.from_name(name, **options)
+
+
+def test_a_long_key_is_not_shown_whole():
+    """A key of 20 KB is refused with its length and its beginning."""
+    with pytest.raises(InvalidError, match=r"20,480 characters; at most 16,384") as caught:
+        modal.Secret.from_dict({"K" * 20_480: "x"})
+    assert len(caught.value.message) < 300
+
+
+def test_values_are_in_no_repr():
+    """What is shown of secrets, functions and apps has names of variables at most."""
+    app = modal.App("seed", secrets=[modal.Secret.from_dict({"KEY": "hidden-value"})])
+
+    @app.function(env={"OTHER": "hidden-value"}, serialized=True)
+    def plain():
+        pass
+
+    spec = app.spec(EntrySpec(module="seed"))
+    launch = Launch(
+        container_id="ct-1",
+        app_id="ap-1",
+        app_name="seed",
+        function=spec.functions[0],
+        entry=spec.entry,
+        bundle_dir="",
+        workdir="",
+        socket_path="",
+        env={"KEY": "hidden-value"},
+        urls={},
+    )
+    request = SecretRequest(variables={"KEY": "hidden-value"})
+    for shown in (modal.Secret.from_dict({"KEY": "hidden-value"}), spec, launch, request):
+        assert "hidden-value" not in repr(shown)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Proxy tokens and policies in the SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from portico.model.policy import Policy, Scope, Setting
+from portico.model.ports import ProxyTokenRecord
+from portico.store.schema import policies, proxy_tokens
+
+_names = msgspec.json.Decoder(tuple[str, ...])
+
+
+class SqlAdmission:
+    """Implements `model.ports.AdmissionStore`. `transaction` is the store's."""
+
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
+        self._transaction = transaction
+
+    async def tokens(self) -> list[ProxyTokenRecord]:
+        """All proxy tokens, the oldest first."""
+        query = select(proxy_tokens).order_by(proxy_tokens.c.created_at, proxy_tokens.c.id)
+        async with self._transaction() as connection:
+            rows = [dict(row._mapping) for row in await connection.execute(query)]
+        for row in rows:
+            row |= {name: _names.decode(row[name]) for name in ("environments", "endpoints")}
+        return [ProxyTokenRecord(**row) for row in rows]
+
+    async def add_token(self, token: ProxyTokenRecord) -> None:
+        """One more."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                proxy_tokens.insert().values(
+                    id=token.id,
+                    digest=token.digest,
+                    created_at=token.created_at,
+                    expires_at=token.expires_at,
+                    last_used_at=token.last_used_at,
+                    environments=_text(token.environments),
+                    endpoints=_text(token.endpoints),
+                    rate_limit=token.rate_limit,
+                )
+            )
+
+    async def remove_token(self, token_id: str) -> bool:
+        """Forget it; whether it was there."""
+        async with self._transaction() as connection:
+            return (await connection.execute(delete(proxy_tokens).where(proxy_tokens.c.id == token_id))).rowcount > 0
+
+    async def used(self, times: Mapping[str, float]) -> None:
+        """When tokens were last used."""
+        async with self._transaction() as connection:
+            for token_id, at in times.items():
+                change = update(proxy_tokens).where(proxy_tokens.c.id == token_id)
+                await connection.execute(change.values(last_used_at=at))
+
+    async def policies(self) -> list[Policy]:
+        """All settings, the widest scopes first."""
+        query = select(policies).order_by(*policies.primary_key.columns)
+        async with self._transaction() as connection:
+            return [
+                Policy(Scope(row.environment, row.app, row.function), Setting(row.setting), row.value)
+                for row in await connection.execute(query)
+            ]
+
+    async def set_policy(self, scope: Scope, setting: Setting, value: str | None) -> None:
+        """Set it, or with None have wider scopes decide."""
+        key = {"environment": scope.environment, "app": scope.app, "function": scope.function, "setting": setting.value}
+        async with self._transaction() as connection:
+            await connection.execute(delete(policies).where(*(policies.c[name] == text for name, text in key.items())))
+            if value is not None:
+                await connection.execute(policies.insert().values(**key, value=value))
+
+
+async def move_admission(connection: AsyncConnection, environment: str, target: str) -> None:
+    """An environment has another name from now on: what names it goes with it."""
+    await connection.execute(update(policies).where(policies.c.environment == environment).values(environment=target))
+    for row in list(await connection.execute(select(proxy_tokens.c.id, proxy_tokens.c.environments))):
+        names = _names.decode(row.environments)
+        if environment in names:
+            renamed = _text(tuple(target if name == environment else name for name in names))
+            await connection.execute(
+                update(proxy_tokens).where(proxy_tokens.c.id == row.id).values(environments=renamed)
+            )
+
+
+async def forget_policies(connection: AsyncConnection, environment: str) -> None:
+    """An environment is gone with its settings. Tokens keep its name: without it they would open more than before."""
+    await connection.execute(delete(policies).where(policies.c.environment == environment))
+
+
+def _text(names: tuple[str, ...]) -> str:
+    return msgspec.json.encode(names).decode()
