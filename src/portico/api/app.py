@@ -19,7 +19,14 @@ from portico.api import tokens as token_routes
 from portico.api.calls import CallRelay
 from portico.api.door import TokenDoor
 from portico.api.errors import respond
-from portico.api.services import AccessService, AppService, DeployService, EnvironmentService, ServerService
+from portico.api.services import (
+    AccessService,
+    AppService,
+    CallPlaceService,
+    DeployService,
+    EnvironmentService,
+    ServerService,
+)
 from portico.model.ports import Blobs
 
 
@@ -44,9 +51,9 @@ def make_app(
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 
-def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path) -> ASGIApp:
+def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path, places: CallPlaceService) -> ASGIApp:
     """What the bare domain answers on the public port: the same API, and calls, for those who have a token."""
-    return TokenDoor(app, access, CallRelay(calls_socket))
+    return TokenDoor(app, access, CallRelay(calls_socket), places)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
