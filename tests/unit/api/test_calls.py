@@ -87,6 +87,16 @@ def test_a_call_of_nobody_is_refused(public_socket: Path, calls: socket.socket, 
     assert client.getresponse().status == 400
 
 
+def test_a_call_of_two_functions_is_refused(public_socket: Path, calls: socket.socket) -> None:
+    """Or the token might be for the one, and the call go to the other."""
+    client = connect(public_socket)
+    client.putrequest("POST", "/v1/calls/")
+    for name, value in (*CALL.items(), ("X-Portico-Call", "4567.calls"), ("Content-Length", "0")):
+        client.putheader(name, value)
+    client.endheaders()
+    assert client.getresponse().status == 400
+
+
 def test_a_call_to_a_server_that_ends_is_refused(public_socket: Path, calls: socket.socket, tmp_path: Path) -> None:
     """Its socket is gone before its door is."""
     (tmp_path / "calls.sock").unlink()
