@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Machine, wait_until
+from tests.e2e.conftest import PATIENCE, Machine, wait_until
 
 SEED = """
 import os
@@ -105,6 +105,22 @@ def test_a_new_web_suffix_moves_the_apps(shared: Machine, staging: str) -> None:
     listed = json.loads(shared.run("app", "list", "--json", "-e", "testing").stdout)
     assert [(app["name"], app["environment"]) for app in listed] == [("seed", "testing")]
     shared.run("environment", "update", "testing", "--set-name", staging)
+
+
+@pytest.mark.parametrize("change", [("update", "moving", "--set-web-suffix", "m2"), ("delete", "moving", "--yes")])
+def test_a_deploy_whose_environment_changes_meanwhile_fails(shared: Machine, change: tuple[str, ...]) -> None:
+    """It was made for URLs that are no longer those of its environment; nothing of it stays."""
+    shared.run("environment", "create", "moving")
+    image = f"image=modal.Image.debian_slim().run_commands('sleep 3 # {change[0]}')"
+    shared.write("slow.py", SEED.format(says="slow").replace("@app.function()", f"@app.function({image})", 1))
+    process = shared.start("deploy", "slow.py", "--env", "moving")
+    process.until("Building the image")
+    shared.run("environment", *change)
+    process.until("was changed meanwhile|There is no environment 'moving'")
+    assert process.popen.wait(PATIENCE) == 1
+    if change[0] == "update":
+        assert json.loads(shared.run("app", "list", "--json", "-e", "moving").stdout) == []
+        shared.run("environment", "delete", "moving", "--yes")
 
 
 def test_deleting_an_environment_stops_its_apps(shared: Machine) -> None:

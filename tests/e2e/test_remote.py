@@ -352,11 +352,34 @@ def test_large_values_travel(office: Office, laptop: Machine) -> None:
 
 
 def test_calls_without_a_valid_token_are_refused(office: Office, laptop: Machine) -> None:
-    """With the same words as for commands; also with a token for one environment, since calls name none."""
+    """With the same words as for commands."""
     script = "import modal; modal.Function.from_name('job', 'square').remote(1)"
     variables = {"PORTICO_TOKEN_ID": "ak-1", "PORTICO_TOKEN_SECRET": "as-1"}
     assert "AuthError: The token is not valid here" in python(office, script, **variables).stderr
-    token = office.new_token("--env", "main")
-    variables = {"PORTICO_TOKEN_ID": token["id"], "PORTICO_TOKEN_SECRET": token["secret"]}
-    assert "PermissionDeniedError: The token" in python(office, script, **variables).stderr
-    office.server.run("token", "revoke", token["id"], "--yes")
+
+
+def test_a_token_for_one_environment_calls_what_is_there(office: Office, laptop: Machine) -> None:
+    """Calls, results of spawned ones, and `run`; and nothing of another environment, nor what is not there."""
+    laptop.write("job.py", JOB)
+    laptop.run("deploy", "job.py")
+    office.server.run("environment", "create", "staging")
+    laptop.run("deploy", "job.py", "-e", "staging")
+    spawned = python(office, "import modal; print(modal.Function.from_name('job', 'square').spawn(6).object_id)").stdout
+    token = office.new_token("--env", "staging")
+    variables = {
+        "PORTICO_TOKEN_ID": token["id"],
+        "PORTICO_TOKEN_SECRET": token["secret"],
+        "PORTICO_SERVER_URL": office.url,
+        "PORTICO_ENVIRONMENT": "staging",
+    }
+    assert python(office, CALLS, **variables).stdout.splitlines()[1] == "81 25"
+    for call in (
+        "Function.from_name('job', 'square', environment_name='main').remote(1)",
+        "Function.from_name('job', 'square', environment_name='main').spawn(1)",
+        f"FunctionCall.from_id('{spawned.strip()}').get()",
+    ):
+        done = python(office, f"import modal; modal.{call}", **variables)
+        assert "PermissionDeniedError" in done.stderr, (call, done.stderr)
+    done = python(office, "import modal; modal.Function.from_name('job', 'nothing').remote()", **variables)
+    assert "NotFoundError: There is no function 'nothing'" in done.stderr
+    office.server.run("environment", "delete", "staging", "--yes")

@@ -25,6 +25,7 @@ from portico.api.services import (
     AccessService,
     AdmissionService,
     AppService,
+    CallPlaceService,
     DeployService,
     EnvironmentService,
     SecretService,
@@ -58,9 +59,9 @@ def make_app(
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 
-def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path) -> ASGIApp:
+def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path, places: CallPlaceService) -> ASGIApp:
     """What the bare domain answers on the public port: the same API, and calls, for those who have a token."""
-    return TokenDoor(app, access, CallRelay(calls_socket))
+    return TokenDoor(app, access, CallRelay(calls_socket), places)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

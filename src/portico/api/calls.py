@@ -59,15 +59,15 @@ class CallRelay:
 
 def _head(scope: Scope) -> bytes:
     headers = dict(scope["headers"])
-    host = headers.get(RELAYED_HOST, b"")
-    if not _HOST.fullmatch(host):
+    hosts = [value for name, value in scope["headers"] if name == RELAYED_HOST]
+    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
         raise InvalidError("It is not said which function is called.")
     target = scope["raw_path"].removeprefix(RELAYED_PATH) or b"/"
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
     lines = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name in _PASSED)
     method = scope["method"].encode()
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n%b\r\n" % (method, target, host, lines)
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n%b\r\n" % (method, target, hosts[0], lines)
 
 
 async def _pass_body(receive: Receive, writer: asyncio.StreamWriter) -> None:

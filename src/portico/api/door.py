@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portico.api.errors import respond, to_problem
 from portico.api.http import EVENTS, environment_of
-from portico.api.services import AccessService
+from portico.api.services import AccessService, CallPlaceService
 from portico.model import errors
-from portico.wire.calls import RELAYED_PATH
+from portico.wire.calls import RELAYED_HOST, RELAYED_PATH
 from portico.wire.control import encode_event
 
 # What a token for one environment may ask for. Content is nobody's: who asks for it knows what it is.
@@ -50,9 +50,10 @@ class _Answer:
 class TokenDoor:
     """An ASGI application around the API: no request without a token reaches it."""
 
-    def __init__(self, app: ASGIApp, access: AccessService, calls: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, access: AccessService, calls: ASGIApp, places: CallPlaceService) -> None:
         self._app = app
         self._calls = calls
+        self._places = places
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +77,7 @@ class TokenDoor:
         request = Request(scope)
         token = await self._access.admit(request.headers.get("authorization", ""))
         if token.environment is not None and not _COMMON.fullmatch(scope["path"]):
-            asked = environment_of(request) if _PLACED.fullmatch(scope["path"]) else None
+            asked = await self._asked(request)
             if asked != token.environment:
                 what = "the server itself" if asked is None else f"the environment {asked!r}"
                 raise errors.PermissionDeniedError(
@@ -84,3 +85,11 @@ class TokenDoor:
                     hint="Name that environment with --env or PORTICO_ENVIRONMENT, or use another token.",
                 )
         return token.id
+
+    async def _asked(self, request: Request) -> str | None:
+        """The environment that a request is about; None: it is about the server itself."""
+        path = request.scope["path"]
+        if path.startswith(_CALLS):
+            host = request.headers.get(RELAYED_HOST.decode(), "")
+            return await self._places.environment_of_call(host, path.removeprefix(_CALLS))
+        return environment_of(request) if _PLACED.fullmatch(path) else None

@@ -24,6 +24,7 @@ _STATUS: dict[type[errors.Error], int] = {
     errors.ImageBuildError: 422,
     errors.StartError: 422,
     errors.ResourceExhaustedError: 429,
+    errors.ConnectionError: 503,
 }
 
 

@@ -273,6 +273,10 @@ class FakeServices:
             raise NotFoundError(f"There is no token {ref!r}.")
         return self.issued.pop(ref)
 
+    # -- CallPlaceService ------------------------------------------------------------------------------------
+    async def environment_of_call(self, host: str, path: str) -> str:
+        return "main"
+
     def _find(self, environment: str) -> EnvironmentInfo:
         if environment not in self.places:
             raise NotFoundError(f"There is no environment {environment!r}.")

@@ -195,3 +195,10 @@ class AccessService(Protocol):
 
     async def revoke_token(self, ref: str) -> TokenInfo:
         """By id or name. It is valid no longer, and what runs on its behalf ends."""
+
+
+class CallPlaceService(Protocol):
+    """Where what is called is."""
+
+    async def environment_of_call(self, host: str, path: str) -> str:
+        """Of the function at this host of the calls' socket, or of the stored call at this path; NotFoundError."""

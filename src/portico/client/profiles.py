@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,12 +119,14 @@ class Profiles:
         try:
             target = self.path.resolve()  # what a link leads to is what is replaced
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, making = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")  # made 0600
-            with open(descriptor, "w", encoding="utf-8") as file:
+            making = target.with_name(f"{target.name}.{os.getpid()}")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with open(os.open(making, flags, 0o600), "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(making, target)
+            making.replace(target)
         except OSError as error:
             raise StateError(f"{self.path} cannot be written: {error.strerror}.") from None
 

@@ -98,7 +98,13 @@ def open_connection(remote: Remote, timeout: float) -> http.client.HTTPConnectio
 
 
 def unreachable(remote: Remote, error: OSError) -> ConnectionError:
-    """Nobody answers there."""
+    """Nobody answers there, or nobody whose certificate is trusted."""
+    untrusted = getattr(error, "verify_message", None)  # of ssl, which plain HTTP need not load
+    if untrusted:
+        return ConnectionError(
+            f"The certificate of the server at {remote} is not trusted here: {untrusted}.",
+            hint="SSL_CERT_FILE names a file with the certificates of an authority of your own.",
+        )
     reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
     return ConnectionError(
         f"The server at {remote} cannot be reached: {reason}.",

@@ -26,6 +26,7 @@ from portico.model.version import VERSION
 from portico.server.access import Access
 from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
+from portico.server.call_places import CallPlaces
 from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
@@ -147,8 +148,10 @@ class ControlPlane:
         )
         app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission)
         await self._listen(app, settings.control_socket)
-        await self._listen(make_public_app(app, access, settings.calls_socket), outside.sockets.public)
         functions = Functions(outside.data, outside.bridge)
+        called = CallPlaces(functions, opened, self._rollouts)
+        public = make_public_app(app, access, settings.calls_socket, called)
+        await self._listen(public, outside.sockets.public)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission))

@@ -25,11 +25,17 @@ ROUTES = [
 ]
 
 
-def ask(path: Path, method: str, target: str, authorization: str | None = None) -> http.client.HTTPResponse:
-    """One request over the Unix socket behind the public door."""
+def connect(path: Path) -> http.client.HTTPConnection:
+    """A connection to the Unix socket behind the public door."""
     connection = http.client.HTTPConnection("localhost", timeout=10)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(path))
+    return connection
+
+
+def ask(path: Path, method: str, target: str, authorization: str | None = None) -> http.client.HTTPResponse:
+    """One request."""
+    connection = connect(path)
     headers = {} if authorization is None else {"Authorization": authorization}
     connection.request(method, target, headers=headers)
     return connection.getresponse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from portico.client.control import ControlClient
-from portico.client.remote import Remote
+from portico.client.remote import Remote, unreachable
 from portico.model.errors import ConnectionError
 from portico.wire.control import NewToken
 
@@ -73,3 +74,12 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(ConnectionError, match=url) as caught:
         ControlClient(Remote(url)).find_server()
     assert "--listen" in (caught.value.hint or "")
+
+
+def test_a_certificate_that_is_not_trusted_is_named() -> None:
+    """With the reason, and how to trust an authority of one's own."""
+    failure = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    failure.verify_message = "self-signed certificate"
+    error = unreachable(Remote("https://a"), failure)
+    assert str(error) == "The certificate of the server at https://a is not trusted here: self-signed certificate."
+    assert "SSL_CERT_FILE" in (error.hint or "")

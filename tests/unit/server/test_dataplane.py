@@ -32,7 +32,9 @@ class Asked:
             self.heard.append(target)
         else:
             self.heard.append("moved")
-            target.endpoint.lease(self, f"in-{id(self)}")  # type: ignore[arg-type]
+            answer = target.endpoint.lease(self, f"in-{id(self)}")  # type: ignore[arg-type]
+            if isinstance(answer, Refusal):
+                self.heard.append(answer)
 
 
 def ask(target: Route | Refusal) -> Asked:
