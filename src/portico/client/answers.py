@@ -30,6 +30,7 @@ class Route:
     function: str
     app: str | None
     verb: str  # "remote", "map", …
+    parameters: str = ""  # of a method's class, as text
 
     def missing(self) -> errors.NotFoundError:
         """There is no such function."""
@@ -62,12 +63,12 @@ def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> by
     return codec.dump((args, kwargs), f"An argument of {route.function}")
 
 
-def request(host: str, kind: Kind, payload: bytes) -> Iterator[bytes]:
-    """The pieces of a whole HTTP request, the first one with its head."""
+def request(host: str, kind: Kind, payload: bytes, parameters: str = "") -> Iterator[bytes]:
+    """The pieces of a whole HTTP request, the first one with its head. `parameters` as in `Route`."""
     pieces = frames(kind, payload)
     head = (
-        b"POST / HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
-    ) % (host.encode(), CONTENT_TYPE, size(payload))
+        b"POST /%b HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+    ) % (f"?{parameters}".encode() if parameters else b"", host.encode(), CONTENT_TYPE, size(payload))
     yield head + next(pieces)
     yield from pieces
 

@@ -54,7 +54,7 @@ def _exchange(route: Route, kind: Kind, payload: bytes) -> Generator[Answer, Non
         answer = Answer()
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer is there
-                for piece in request(host, kind, payload):
+                for piece in request(host, kind, payload, route.parameters):
                     connection.sendall(piece)
             while not answer.complete:
                 _receive(connection, answer, route)

@@ -62,7 +62,7 @@ async def _ask(route: Route, kind: Kind, payload: bytes) -> _Connection:
     for host in route.hosts:
         connection = await _connect(route.socket)
         try:
-            await connection.say(host, kind, payload)
+            await connection.say(route, host, kind, payload)
             while not connection.answer.decided:
                 await connection.more(route)
             if host == route.hosts[-1] or not connection.answer.missing():
@@ -110,10 +110,10 @@ class _Connection(asyncio.Protocol):
         young = time.monotonic() - self._since < IDLE_LIMIT
         return young and not self._lost and not self._transport.is_closing()
 
-    async def say(self, host: str, kind: Kind, payload: bytes) -> None:
+    async def say(self, route: Route, host: str, kind: Kind, payload: bytes) -> None:
         """Send a request. A server that refuses it early may not hear all of it."""
         self.answer = Answer()
-        for piece in request(host, kind, payload):
+        for piece in request(host, kind, payload, route.parameters):
             if self._room is not None:
                 await self._room
             if self._lost or self.answer.begun:

@@ -44,6 +44,7 @@ class Exchange:
         "chunked_in",
         "client",
         "complete",
+        "door",
         "head",
         "id",
         "keep_alive",
@@ -58,6 +59,7 @@ class Exchange:
         self.client = client
         self.head = head
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
+        self.door = ""
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
         self.complete = False  # the request has come in whole
@@ -76,6 +78,11 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
+
+    @property
+    def target(self) -> bytes:
+        """Path and query of the request."""
+        return self.head.target
 
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Endpoint | Refusal) -> None:
@@ -122,7 +129,7 @@ class Exchange:
     def granted(self, lease: Lease) -> None:
         """It has a slot."""
         self._lease = lease
-        self.client.ingress.upstreams.carry(self, lease.address)
+        self.client.ingress.upstreams.carry(self, lease.address + self.door)
 
     def moved(self, endpoint: Endpoint) -> None:
         """It waits elsewhere now."""

@@ -39,6 +39,12 @@ class Lease(Protocol):
 class Waiter(Protocol):
     """An input that may have to wait for a slot."""
 
+    door: str  # what its endpoint adds to a container's address: one with several parts has a socket for each
+
+    @property
+    def target(self) -> bytes:
+        """Path and query of the request."""
+
     def granted(self, lease: Lease) -> None:
         """It has one now."""
 

@@ -47,6 +47,7 @@ class ContainerStart:
     image: BuiltImage
     bundle_dir: Path  # the user's files, read-only
     urls: dict[str, str] = field(default_factory=dict)  # function name -> URL, of this app
+    parameters: str | None = ""  # the canonical text of a class's parameters; None: only see whether it loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Container(Protocol):
     """One worker, as its engine shows it."""
 
     id: str
-    address: str  # the path of the Unix socket on which it serves HTTP
+    address: (
+        str  # the path of the Unix socket on which it serves HTTP; each method of a class has its own, behind `door_of`
+    )
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""

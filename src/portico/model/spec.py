@@ -5,7 +5,7 @@ All of it is data that goes through JSON unchanged (see `wire/spec.py`). Sizes a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -92,11 +92,46 @@ class ImageSpec:
     force_build: bool = False
 
 
+class ParameterKind(StrEnum):
+    """The types that a parameter of a class can have."""
+
+    STR = "str"
+    INT = "int"
+    BOOL = "bool"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterSpec:
+    """A parameter of a class. `default` is the value's text (see `model/parameters.py`); None: it has to be given."""
+
+    name: str
+    kind: ParameterKind
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """A method of a class that is called, or has a URL."""
+
+    name: str
+    web: WebSpec | None = None
+    is_generator: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSpec:
+    """What makes a class of a function. All methods share its containers, each has a socket of its own in them."""
+
+    methods: tuple[MethodSpec, ...] = ()
+    parameters: tuple[ParameterSpec, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSpec:
-    """One function of an app."""
+    """One function of an app, or one class: whatever has containers of its own."""
 
-    name: str  # unique in its app: "square", or "Class.method"
+    name: str  # unique in its app: "square", or "Class"
     module: str  # importable in the container
     qualname: str  # where to find it in that module
     image: ImageSpec = field(default_factory=ImageSpec)
@@ -111,6 +146,17 @@ class FunctionSpec:
     serialized: bytes | None = None  # the function by value, for serialized=True
     enable_memory_snapshot: bool = False
     single_use_containers: bool = False
+    cls: ClassSpec | None = None
+
+    @property
+    def parts(self) -> tuple[FunctionSpec, ...]:
+        """What of it is called or has a URL, each as a function: itself, or the methods of a class, "Class.method"."""
+        if self.cls is None:
+            return (self,)
+        return tuple(
+            replace(self, name=f"{self.name}.{m.name}", web=m.web, is_generator=m.is_generator, cls=None)
+            for m in self.cls.methods
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +183,8 @@ class AppSpec:
 
     @property
     def web_functions(self) -> tuple[FunctionSpec, ...]:
-        """The functions that have a URL."""
-        return tuple(function for function in self.functions if function.web is not None)
+        """The functions and methods that have a URL."""
+        return tuple(part for function in self.functions for part in function.parts if part.web is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

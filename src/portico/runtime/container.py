@@ -9,11 +9,13 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from portico.model.errors import Error, InvalidError
-from portico.runtime import isolate, loader, serve, web
+from portico.runtime import isolate, loader, serve
+from portico.runtime.classes import Program
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
 from portico.wire import container as wire
@@ -63,10 +65,12 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
 def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     """Load the user's code, serve it, and end; the exit status."""
     try:
-        endpoint = _load(launch)
+        raw = _load(launch)
         loop = serve.new_loop()
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(launch, lifeline, endpoint))
+        program = Program(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
+        loop.run_until_complete(_serve(launch, lifeline, program))
+        program.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
         _flush()
         lifeline.fail(*_explain(error))
@@ -74,10 +78,10 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     return 0
 
 
-def _load(launch: wire.Launch) -> web.Endpoint:
+def _load(launch: wire.Launch) -> Callable[..., Any]:
     _enter(launch)
     module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
-    return web.build(launch.function, loader.find_function(module, launch.function, launch.entry.app))
+    return loader.find_function(module, launch.function, launch.entry.app)
 
 
 def _enter(launch: wire.Launch) -> None:
@@ -90,9 +94,9 @@ def _enter(launch: wire.Launch) -> None:
     context.enter_container(launch.app_name, launch.app_id, launch.urls)
 
 
-async def _serve(launch: wire.Launch, lifeline: Lifeline, endpoint: web.Endpoint) -> None:
+async def _serve(launch: wire.Launch, lifeline: Lifeline, program: Program) -> None:
     server = serve.Server(
-        endpoint,
+        program.endpoints,
         launch.socket_path,
         max_inputs=launch.function.concurrency.max_inputs,
         done=lambda input_id: lifeline.send(wire.Done(input_id)),

@@ -52,6 +52,7 @@ class Function(Registered, Generic[P, R]):
         mounts: tuple[LocalMount, ...] = (),
         include_source: bool = True,
         environment: str | None = None,
+        parameters: str = "",
     ) -> None:
         self.name = name
         self.mounts = mounts
@@ -61,6 +62,7 @@ class Function(Registered, Generic[P, R]):
         self._raw = raw
         self._by_value = by_value
         self._environment = environment
+        self._parameters = parameters  # of the class that it is a method of
         if raw is not None:
             self.__name__, self.__qualname__ = raw.__name__, raw.__qualname__
             self.__module__, self.__doc__ = raw.__module__, raw.__doc__
@@ -95,7 +97,7 @@ class Function(Registered, Generic[P, R]):
     @bridge
     def get_web_url(self) -> str | None:
         """Its URL; None when it has no web decorator. NotFoundError when there is no such app or function."""
-        container = context.container()
+        container = context.running()
         if container is not None and self._app_name in (None, container.app_name) and self._environment is None:
             return container.urls.get(self.name)
         if self._spec is None and self._app_name is not None:
@@ -285,7 +287,7 @@ class Function(Registered, Generic[P, R]):
         if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
             owners.append(self._app_name)  # of another app in the same file, it may be
         hosts = tuple(call_host(environment, owner, self.name) for owner in owners)
-        return Route(calls_socket(), hosts, self.name, self._app_name, verb)
+        return Route(calls_socket(), hosts, self.name, self._app_name, verb, self._parameters)
 
 
 def _check_kind(is_generator: bool, wanted: bool, verb: str) -> None:

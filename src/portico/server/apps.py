@@ -158,11 +158,15 @@ class Apps:
 
     async def _functions(self, app_id: str, spec: AppSpec, urls: dict[str, str]) -> list[FunctionInfo]:
         counts = await self._bridge.call(self._data.counts, app_id)
-        found = [(function.name, counts.get(function.name, _NONE)) for function in spec.functions]
-        return [
-            FunctionInfo(name=name, url=urls.get(name), containers=c.ready, running=c.running, queued=c.queued)
-            for name, c in found
-        ]
+        rows: list[FunctionInfo] = []
+        for function in spec.functions:
+            name, c = function.name, counts.get(function.name, _NONE)
+            rows.append(
+                FunctionInfo(name=name, url=urls.get(name), containers=c.ready, running=c.running, queued=c.queued)
+            )
+            if function.cls is not None:  # its methods share what it has
+                rows += [FunctionInfo(name=part.name, url=urls.get(part.name)) for part in function.parts]
+        return rows
 
 
 def _target(history: list[DeploymentRecord], app: AppRecord, version: int | None) -> DeploymentRecord:

@@ -22,7 +22,8 @@ from portico.model.errors import NotFoundError, StartError
 from portico.model.naming import call_host
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, Passage, Unavailable
+from portico.server.pools import Pools
 from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
 
 log = logging.getLogger("portico.dataplane")
@@ -179,7 +180,7 @@ class DataPlane:
         """Have a first container of each function with a URL come up in the background."""
         app = self._apps.get(app_id)
         for endpoint in app.endpoints.values() if app else ():
-            if endpoint.supervisor.function.web is not None:
+            if any(part.web is not None for part in endpoint.supervisor.function.parts):
                 endpoint.supervisor.rouse()
 
     def hold(self, app_id: str) -> None:
@@ -235,7 +236,7 @@ class DataPlane:
             task.cancel()
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    async def _finish(self, release: Release, supervisors: dict[str, Supervisor], commit: Commit) -> None:
+    async def _finish(self, release: Release, supervisors: dict[str, Supervisor | Pools], commit: Commit) -> None:
         async with self._committing:
             try:
                 self.check_labels(release)
@@ -247,12 +248,17 @@ class DataPlane:
                 raise
             self._switch(release, supervisors)
 
-    def _discard(self, supervisors: dict[str, Supervisor]) -> None:
+    def _discard(self, supervisors: dict[str, Supervisor | Pools]) -> None:
         for supervisor in supervisors.values():
             supervisor.drain()
             self._let_go(supervisor)
 
-    def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor:
+    def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor | Pools:
+        if function.cls is not None and function.cls.parameters:
+            return Pools(function, lambda text: self._supervisor(release, function, text))
+        return self._supervisor(release, function, "")
+
+    def _supervisor(self, release: Release, function: FunctionSpec, parameters: str | None) -> Supervisor:
         def make_start() -> ContainerStart:
             return ContainerStart(
                 container_id=f"ct-{secrets.token_hex(8)}",
@@ -266,6 +272,7 @@ class DataPlane:
                 image=release.images[function.name],
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
+                parameters=parameters,
             )
 
         def notify(container_id: str, text: str) -> None:
@@ -280,12 +287,12 @@ class DataPlane:
             return names
         return [n for n in names if n in app.endpoints and app.endpoints[n].supervisor.in_use] or names[:1]
 
-    async def _prove(self, supervisor: Supervisor, on_ready: Callable[[str], None]) -> None:
+    async def _prove(self, supervisor: Supervisor | Pools, on_ready: Callable[[str], None]) -> None:
         async with self._proving:
             await supervisor.prove()
         on_ready(supervisor.function.name)
 
-    def _switch(self, release: Release, supervisors: dict[str, Supervisor]) -> None:
+    def _switch(self, release: Release, supervisors: dict[str, Supervisor | Pools]) -> None:
         app = self._apps.setdefault(release.app_id, LiveApp(release))
         app.release = release
         for name in [name for name in app.endpoints if name not in supervisors]:
@@ -297,7 +304,8 @@ class DataPlane:
             else:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
-        targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}
+        parts = _parts(app, called=False)
+        targets = {label: parts[name] for name, label in release.labels.items()}
         self._routes.assign(release.app_id, release.app_name, targets, ephemeral=release.ephemeral)
         self.calls.table.assign(release.app_id, _callable(release, app), ephemeral=release.ephemeral)
         self.ingress.routes_changed()
@@ -318,17 +326,29 @@ class DataPlane:
         except StartError as error:
             log.warning("no template for the image %s: %s", image.key[:12], error)
 
-    def _let_go(self, supervisor: Supervisor) -> None:
+    def _let_go(self, supervisor: Supervisor | Pools) -> None:
         """Keep a replaced version until its last container is gone."""
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
 
+def _parts(app: LiveApp, *, called: bool) -> dict[str, Endpoint]:
+    """The functions and methods of an app, by name."""
+    parts: dict[str, Endpoint] = {}
+    for function in app.release.spec.functions:
+        endpoint = app.endpoints[function.name]
+        if function.cls is None:
+            parts[function.name] = endpoint
+        for method in function.cls.methods if function.cls is not None else ():
+            parts[f"{function.name}.{method.name}"] = MethodEndpoint(endpoint, method.name, called=called)
+    return parts
+
+
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
     hosts: dict[str, Endpoint] = {}
-    for name, endpoint in app.endpoints.items():
+    for name, endpoint in _parts(app, called=True).items():
         url = release.urls.get(name)
         target: Endpoint = endpoint if url is None else Unavailable(Refusal(405, url, code="invalid"))
         for owner in (release.app_id, release.app_name):

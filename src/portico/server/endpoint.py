@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from portico.ingress.pages import INVALID_CALL
 from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
+from portico.model.errors import InvalidError
+from portico.model.spec import FunctionSpec
+from portico.server.pools import Pools, text_of, wrong_parameters
 from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
+from portico.wire.container import door_of
 
 
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor | Pools) -> None:
         self.supervisor = supervisor
+        self._doors = _doors(supervisor.function)
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
@@ -28,6 +34,8 @@ class FunctionEndpoint:
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
+        if self._doors and waiter.door not in self._doors:
+            return INVALID_CALL  # it has waited for a version that has this method no more
         if self._held is not None:
             if len(self._held) >= QUEUE_LIMIT:
                 return QUEUE_FULL
@@ -51,20 +59,48 @@ class FunctionEndpoint:
         for waiter, input_id in (held or {}).items():
             admit(self, waiter, input_id)
 
-    def switch(self, supervisor: Supervisor) -> Supervisor:
+    def switch(self, supervisor: Supervisor | Pools) -> Supervisor | Pools:
         """The next version takes over, with all who wait; returns the one before, which drains."""
         before, self.supervisor = self.supervisor, supervisor
+        self._doors = _doors(supervisor.function)
         for waiter, input_id in before.drain():
             admit(self, waiter, input_id)
         self.release()
         return before
 
-    def stop(self, refusal: Refusal) -> Supervisor:
+    def stop(self, refusal: Refusal) -> Supervisor | Pools:
         """The app has ended: those who wait are refused."""
         held, self._held = self._held, None
         for waiter, _ in [*(held or {}).items(), *self.supervisor.drain()]:
             waiter.refused(refusal)
         return self.supervisor
+
+
+class MethodEndpoint:
+    """A method of a class: its inputs go where all of the class go, and there to a socket of its own.
+
+    called: it is called by our own clients, whose queries have nothing but the class's parameters.
+    """
+
+    def __init__(self, cls: FunctionEndpoint, method: str, *, called: bool) -> None:
+        self._cls = cls
+        self._door = door_of(method)
+        self._called = called
+
+    def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
+        """A slot of the class's, or a place in its queue."""
+        function = self._cls.supervisor.function
+        if self._called and function.cls is not None:
+            try:
+                text_of(function.cls, waiter.target, alone=True)
+            except InvalidError as error:
+                return wrong_parameters(function, error)
+        waiter.door = self._door
+        return self._cls.lease(waiter, input_id)
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter waits no longer."""
+        self._cls.leave(waiter)
 
 
 class Unavailable:
@@ -128,6 +164,10 @@ class _PassageLease:
         """Nothing was held."""
 
     hold = cancel = broken = release
+
+
+def _doors(function: FunctionSpec) -> frozenset[str]:
+    return frozenset(door_of(method.name) for method in function.cls.methods) if function.cls else frozenset()
 
 
 def admit(endpoint: Endpoint, waiter: Waiter, input_id: str) -> None:

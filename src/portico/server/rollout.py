@@ -265,9 +265,9 @@ class Rollouts:
     def _check(self, spec: AppSpec) -> None:
         for function in spec.functions:
             self._images.check(function.image)
+        for function in spec.web_functions:
             web = function.web
-            if web is None:
-                continue
+            assert web is not None
             if web.kind not in _SERVED:
                 raise UnsupportedError(f"{function.name}: this version does not serve @{web.kind.value} yet.")
             if web.requires_proxy_auth:
