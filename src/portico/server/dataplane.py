@@ -24,7 +24,7 @@ from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, Passage, Unavailable
 from portico.server.pools import Pools
-from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+from portico.server.supervisor import SHUTTING_DOWN, STOP_GRACE, Counts, Supervisor
 
 log = logging.getLogger("portico.dataplane")
 
@@ -121,6 +121,7 @@ class DataPlane:
         self._routes: RouteTable[Endpoint] = RouteTable()
         self._apps: dict[str, LiveApp] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Supervisor | Pools] = {}  # replaced, or of apps that have ended
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
@@ -231,8 +232,11 @@ class DataPlane:
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
+        idle = [task for task, supervisor in self._leaving.items() if not supervisor.counts.running]
+        if idle:  # they run their exit handlers; what still has inputs had its time
+            await asyncio.wait(idle, timeout=STOP_GRACE)
         await self._engine.close()
-        for task in self._background:
+        for task in (*self._background, *self._leaving):
             task.cancel()
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -329,8 +333,8 @@ class DataPlane:
     def _let_go(self, supervisor: Supervisor | Pools) -> None:
         """Keep a replaced version until its last container is gone."""
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._leaving[task] = supervisor
+        task.add_done_callback(self._leaving.pop)
 
 
 def _parts(app: LiveApp, *, called: bool) -> dict[str, Endpoint]:
