@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
-from portico.model.ports import AppRecord, DeploymentRecord
+from portico.model.ports import AppRecord, DeploymentRecord, EnvironmentRecord
 from portico.model.spec import AppSpec, Bundle, EntrySpec, FileEntry, FunctionSpec
 from portico.store.check import check_database
 from portico.store.sql import SqlStore, open_store
@@ -221,3 +221,63 @@ async def test_a_failure_of_the_database_is_a_state_error(store: SqlStore, path:
     database.close()
     with pytest.raises(StateError, match=str(path)):
         await store.history("ap-1")
+
+
+def an_environment(name: str = "staging", web_suffix: str = "staging", created_at: float = 9e9) -> EnvironmentRecord:
+    return EnvironmentRecord(name=name, web_suffix=web_suffix, created_at=created_at)
+
+
+async def test_a_new_store_has_the_main_environment(store: SqlStore) -> None:
+    """Its web suffix is empty, so its URLs begin with the workspace alone."""
+    assert [(e.name, e.web_suffix) for e in await store.environments.all()] == [("main", "")]
+
+
+async def test_environments_are_kept_the_oldest_first(store: SqlStore) -> None:
+    """What was created comes back as it was, behind `main`."""
+    await store.environments.create(an_environment())
+    assert (await store.environments.all())[1:] == [an_environment()]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "said"),
+    [("staging", "other", "an environment 'staging' already"), ("other", "staging", "'staging' has the web suffix")],
+)
+async def test_environments_share_neither_name_nor_suffix(store: SqlStore, name: str, suffix: str, said: str) -> None:
+    """The error says what is taken, and by whom; also for `main` and the empty suffix."""
+    await store.environments.create(an_environment())
+    with pytest.raises(ConflictError, match=said):
+        await store.environments.create(an_environment(name, suffix))
+    with pytest.raises(ConflictError, match="'main' has the web suffix ''"):
+        await store.environments.change("staging", an_environment(web_suffix=""))
+
+
+async def test_a_renamed_environment_keeps_its_apps(store: SqlStore) -> None:
+    """They are found under the new name, and no longer under the old one."""
+    await store.environments.create(an_environment())
+    await store.record(app=an_app(environment="staging"), deployment=a_deployment())
+    await store.environments.change("staging", an_environment("prod", "p"))
+    assert [(e.name, e.web_suffix) for e in await store.environments.all()] == [("main", ""), ("prod", "p")]
+    assert [app.id for app in await store.apps("prod")] == ["ap-1"]
+    assert await store.apps("staging") == []
+
+
+async def test_an_environment_with_living_apps_stays(store: SqlStore) -> None:
+    """Deleting it fails and changes nothing; once its apps are stopped, it goes with their versions."""
+    await store.environments.create(an_environment())
+    await store.record(app=an_app(environment="staging"), deployment=a_deployment())
+    with pytest.raises(ConflictError, match="'seed' lives in the environment 'staging'"):
+        await store.environments.delete("staging")
+    assert len(await store.environments.all()) == 2
+    await store.stop("ap-1", now=2.0)
+    await store.environments.delete("staging")
+    assert [e.name for e in await store.environments.all()] == ["main"]
+    assert await store.apps("staging") == []
+    assert await store.history("ap-1") == []
+
+
+async def test_unknown_environments_are_not_changed_or_deleted(store: SqlStore) -> None:
+    """The error names them."""
+    with pytest.raises(NotFoundError, match="'nothing'"):
+        await store.environments.change("nothing", an_environment())
+    with pytest.raises(NotFoundError, match="'nothing'"):
+        await store.environments.delete("nothing")

@@ -12,14 +12,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from portico.api import apps as app_routes
 from portico.api import blobs as blob_routes
 from portico.api import deployments, ephemeral
+from portico.api import environments as environment_routes
 from portico.api import server as server_routes
 from portico.api.errors import respond
-from portico.api.services import AppService, DeployService, ServerService
+from portico.api.services import AppService, DeployService, EnvironmentService, ServerService
 from portico.model.errors import AuthError
 from portico.model.ports import Blobs
 
 
-def make_app(server: ServerService, apps: AppService, deploys: DeployService, blobs: Blobs) -> ASGIApp:
+def make_app(
+    server: ServerService,
+    apps: AppService,
+    deploys: DeployService,
+    blobs: Blobs,
+    environments: EnvironmentService,
+) -> ASGIApp:
     """The control API, for the server's own Unix socket: whoever may open that file may ask anything."""
     routes = [
         *server_routes.routes(server),
@@ -27,6 +34,7 @@ def make_app(server: ServerService, apps: AppService, deploys: DeployService, bl
         *deployments.routes(deploys),
         *ephemeral.routes(deploys),
         *app_routes.routes(apps),
+        *environment_routes.routes(environments),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 

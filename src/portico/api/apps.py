@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from portico.api.http import EventStream, document, read_document, route
+from portico.api.http import EventStream, document, environment_of, read_document, route
 from portico.api.services import AppService
 from portico.model.errors import InvalidError
 from portico.wire.control import AppList, Ended, RollbackRequest
@@ -20,25 +20,27 @@ _rollback = msgspec.json.Decoder(RollbackRequest)
 def routes(apps: AppService) -> list[Route]:
     """What can be asked of apps."""
 
-    async def everything(_: Request) -> Response:
-        return document(AppList(await apps.apps()))
+    async def everything(request: Request) -> Response:
+        return document(AppList(await apps.apps(environment_of(request))))
 
     async def one(request: Request) -> Response:
-        return document(await apps.app(request.path_params["ref"]))
+        return document(await apps.app(request.path_params["ref"], environment_of(request)))
 
     async def stop(request: Request) -> Response:
-        return document(await apps.stop_app(request.path_params["ref"]))
+        return document(await apps.stop_app(request.path_params["ref"], environment_of(request)))
 
     async def history(request: Request) -> Response:
-        return document(await apps.history(request.path_params["ref"]))
+        return document(await apps.history(request.path_params["ref"], environment_of(request)))
 
     async def rollback(request: Request) -> EventStream:
-        return EventStream(apps.rollback(request.path_params["ref"], await read_document(request, _rollback)))
+        wanted = await read_document(request, _rollback)
+        return EventStream(apps.rollback(request.path_params["ref"], wanted, environment_of(request)))
 
     async def logs(request: Request) -> EventStream:
         query = request.query_params
         ref, follow = request.path_params["ref"], query.get("follow", "0") not in ("0", "", "false")
-        lines = apps.logs(ref, follow=follow, tail=_tail(query.get("tail")), function=query.get("function"))
+        tail, function = _tail(query.get("tail")), query.get("function")
+        lines = apps.logs(ref, environment_of(request), follow=follow, tail=tail, function=function)
         return EventStream(lines, last=Ended("stopped") if follow else None)
 
     return [

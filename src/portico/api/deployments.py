@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
-from portico.api.http import EventStream, read_document, route
+from portico.api.http import EventStream, environment_of, read_document, route
 from portico.api.services import DeployService
 from portico.wire.control import DeployRequest
 
@@ -17,6 +17,6 @@ def routes(deploys: DeployService) -> list[Route]:
     """What can be asked of deployments."""
 
     async def deploy(request: Request) -> EventStream:
-        return EventStream(deploys.deploy(await read_document(request, _deploy)))
+        return EventStream(deploys.deploy(await read_document(request, _deploy), environment_of(request)))
 
     return [route("POST", "/v1/deployments", deploy)]

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from portico.api.http import EventStream, read_document, route
+from portico.api.http import EventStream, environment_of, read_document, route
 from portico.api.services import DeployService
 from portico.wire.control import DeployRequest, Ended, EphemeralRequest
 
@@ -19,18 +19,20 @@ def routes(deploys: DeployService) -> list[Route]:
     """What can be asked of ephemeral apps."""
 
     async def create(request: Request) -> EventStream:
-        return EventStream(deploys.ephemeral(await read_document(request, _ephemeral)), last=Ended("stopped"))
+        wanted = await read_document(request, _ephemeral)
+        return EventStream(deploys.ephemeral(wanted, environment_of(request)), last=Ended("stopped"))
 
     async def hold(request: Request) -> Response:
-        deploys.hold(request.path_params["app_id"])
+        deploys.hold(request.path_params["app_id"], environment_of(request))
         return Response(status_code=204)
 
     async def release(request: Request) -> Response:
-        deploys.release(request.path_params["app_id"])
+        deploys.release(request.path_params["app_id"], environment_of(request))
         return Response(status_code=204)
 
     async def reload(request: Request) -> EventStream:
-        return EventStream(deploys.reload(request.path_params["app_id"], await read_document(request, _reload)))
+        wanted = await read_document(request, _reload)
+        return EventStream(deploys.reload(request.path_params["app_id"], wanted, environment_of(request)))
 
     return [
         route("POST", "/v1/ephemeral", create),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from portico.model.errors import InvalidError, NotFoundError
+from portico.model.errors import ConflictError, InvalidError, NotFoundError
 from portico.model.naming import auto_label
 from portico.model.spec import AppSpec, Bundle
 from portico.wire.control import (
@@ -19,6 +19,8 @@ from portico.wire.control import (
     Deployed,
     DeployRequest,
     EndpointInfo,
+    EnvironmentChange,
+    EnvironmentInfo,
     EphemeralRequest,
     Event,
     FunctionInfo,
@@ -30,9 +32,14 @@ from portico.wire.control import (
 )
 
 
+def _place(name: str, web_suffix: str) -> EnvironmentInfo:
+    label = f"acme-{web_suffix}".removesuffix("-")
+    return EnvironmentInfo(name=name, web_suffix=web_suffix, created_at=0.0, label=label)
+
+
 @dataclass
 class FakeServices:
-    """All four services in one object.
+    """All five services in one object.
 
     calls: what was asked, as words. lines: what logs and ephemeral apps say, after which they wait. fail: raised by
     the next deploy, reload or rollback. closed: set when a stream that waited has been closed.
@@ -44,6 +51,7 @@ class FakeServices:
     living: dict[str, AppInfo] = field(default_factory=dict)
     lines: list[LogLine] = field(default_factory=list)
     before_deployed: list[Event] = field(default_factory=list)
+    places: dict[str, EnvironmentInfo] = field(default_factory=lambda: {"main": _place("main", "")})
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
     stopped: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -75,34 +83,37 @@ class FakeServices:
         return 0
 
     # -- AppService ------------------------------------------------------------------------------------------
-    async def apps(self) -> list[AppInfo]:
-        return list(self.living.values())
+    async def apps(self, environment: str) -> list[AppInfo]:
+        self._find(environment)
+        return [app for app in self.living.values() if app.environment == environment]
 
-    async def app(self, ref: str) -> AppInfo:
-        for app in self.living.values():
+    async def app(self, ref: str, environment: str) -> AppInfo:
+        for app in await self.apps(environment):
             if ref in (app.name, app.id):
                 return app
         raise NotFoundError(f"No app {ref!r}.", hint="See `portico app list`.")
 
-    async def stop_app(self, ref: str) -> AppInfo:
-        app = await self.app(ref)
+    async def stop_app(self, ref: str, environment: str) -> AppInfo:
+        app = await self.app(ref, environment)
         self.calls.append(f"stop {app.name}")
         if app.id in self.stopped:
             self.stopped[app.id].set()
         return self.living.pop(app.id)
 
-    async def history(self, ref: str) -> History:
-        app = await self.app(ref)
+    async def history(self, ref: str, environment: str) -> History:
+        app = await self.app(ref, environment)
         return History([VersionInfo(version=app.version, created_at=app.created_at, current=True)])
 
-    async def rollback(self, ref: str, request: RollbackRequest) -> AsyncIterator[Event]:
-        app = await self.app(ref)
+    async def rollback(self, ref: str, request: RollbackRequest, environment: str) -> AsyncIterator[Event]:
+        app = await self.app(ref, environment)
         self._raise()
         self.calls.append(f"rollback {app.name} to {request.version}")
         yield Deployed(app_id=app.id, app=app.name, version=app.version + 1, endpoints=[])
 
-    async def logs(self, ref: str, *, follow: bool, tail: int, function: str | None) -> AsyncIterator[LogLine]:
-        await self.app(ref)
+    async def logs(
+        self, ref: str, environment: str, *, follow: bool, tail: int, function: str | None
+    ) -> AsyncIterator[LogLine]:
+        await self.app(ref, environment)
         chosen = [line for line in self.lines if function in (None, line.function)]
         for line in chosen[len(chosen) - min(tail, len(chosen)) :]:
             yield line
@@ -110,16 +121,16 @@ class FakeServices:
             await self._wait(asyncio.Event())
 
     # -- DeployService ---------------------------------------------------------------------------------------
-    async def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
+    async def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         for event in self.before_deployed:
             yield event
         self._raise()
         self.calls.append("deploy")
-        yield self._deployed(request.name or request.spec.name or "", request.spec, "deployed")
+        yield self._deployed(request.name or request.spec.name or "", request.spec, "deployed", environment)
 
-    async def ephemeral(self, request: EphemeralRequest) -> AsyncIterator[Event]:
+    async def ephemeral(self, request: EphemeralRequest, environment: str) -> AsyncIterator[Event]:
         self._raise()
-        app = self._deployed(request.name or request.spec.name or "served", request.spec, "ephemeral")
+        app = self._deployed(request.name or request.spec.name or "served", request.spec, "ephemeral", environment)
         try:
             yield Created(app_id=app.app_id, app=app.app, endpoints=app.endpoints)
             for line in self.lines:
@@ -129,32 +140,61 @@ class FakeServices:
         finally:
             self.living.pop(app.app_id, None)
 
-    def hold(self, app_id: str) -> None:
+    def hold(self, app_id: str, environment: str) -> None:
         self.calls.append("hold")
 
-    def release(self, app_id: str) -> None:
+    def release(self, app_id: str, environment: str) -> None:
         self.calls.append("release")
 
-    async def reload(self, app_id: str, request: DeployRequest) -> AsyncIterator[Event]:
+    async def reload(self, app_id: str, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         self._raise()
         self.calls.append("reload")
-        yield self._deployed(self.living[app_id].name, request.spec, "ephemeral")
+        yield self._deployed(self.living[app_id].name, request.spec, "ephemeral", environment)
 
-    def _deployed(self, name: str, spec: AppSpec, state: str) -> Deployed:
-        known = [app for app in self.living.values() if app.name == name and app.state == state]
+    def _deployed(self, name: str, spec: AppSpec, state: str, environment: str) -> Deployed:
+        self._find(environment)
+        key = (name, state, environment)
+        known = [app for app in self.living.values() if (app.name, app.state, app.environment) == key]
         version = known[0].version + 1 if known else 1
         app_id = known[0].id if known else f"ap-{len(self.living):022}"
         endpoints = [self._endpoint(name, function.name, state) for function in spec.web_functions]
         self.living[app_id] = AppInfo(
             id=app_id,
             name=name,
-            environment="main",
+            environment=environment,
             state=state,
             version=version,
             created_at=time.time(),
             functions=[FunctionInfo(name=endpoint.function, url=endpoint.url) for endpoint in endpoints],
         )
         return Deployed(app_id=app_id, app=name, version=version, endpoints=endpoints, seconds=0.5)
+
+    # -- EnvironmentService ----------------------------------------------------------------------------------
+    async def environments(self) -> list[EnvironmentInfo]:
+        return list(self.places.values())
+
+    async def create_environment(self, name: str, web_suffix: str | None) -> EnvironmentInfo:
+        if name in self.places:
+            raise ConflictError(f"There is an environment {name!r} already.")
+        self.places[name] = _place(name, name if web_suffix is None else web_suffix)
+        return self.places[name]
+
+    async def change_environment(self, name: str, change: EnvironmentChange) -> EnvironmentInfo:
+        found = self._find(name)
+        suffix = found.web_suffix if change.web_suffix is None else change.web_suffix
+        del self.places[name]
+        return self.places.setdefault(change.name or name, _place(change.name or name, suffix))
+
+    async def delete_environment(self, name: str, *, stop_apps: bool) -> None:
+        self._find(name)
+        if not stop_apps and await self.apps(name):
+            raise ConflictError(f"Apps run in the environment {name!r}.")
+        del self.places[name]
+
+    def _find(self, environment: str) -> EnvironmentInfo:
+        if environment not in self.places:
+            raise NotFoundError(f"There is no environment {environment!r}.")
+        return self.places[environment]
 
     def _endpoint(self, app: str, function: str, state: str) -> EndpointInfo:
         suffix = "-dev" if state == "ephemeral" else ""

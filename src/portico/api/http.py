@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.api.errors import respond, to_problem
 from portico.model.errors import InvalidError
+from portico.model.naming import MAIN
 from portico.wire.control import Event, encode_event
 
 MAX_DOCUMENT = 64 << 20  # bytes
@@ -37,6 +38,11 @@ def route(method: str, path: str, handle: Handler) -> Route:
             return respond(error)
 
     return Route(path, endpoint, methods=[method])
+
+
+def environment_of(request: Request) -> str:
+    """The environment that the request is about."""
+    return request.query_params.get("environment") or MAIN
 
 
 async def read_document(request: Request, decoder: msgspec.json.Decoder[_T]) -> _T:

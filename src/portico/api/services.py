@@ -8,6 +8,8 @@ from typing import Protocol
 from portico.wire.control import (
     AppInfo,
     DeployRequest,
+    EnvironmentChange,
+    EnvironmentInfo,
     EphemeralRequest,
     Event,
     History,
@@ -28,41 +30,59 @@ class ServerService(Protocol):
 
 
 class AppService(Protocol):
-    """Deployed and ephemeral apps. `ref` is a name or an app id."""
+    """Deployed and ephemeral apps. `ref` is a name or an app id, in an environment. NotFoundError without that one."""
 
-    async def apps(self) -> list[AppInfo]:
-        """All apps, the newest first, stopped ones too."""
+    async def apps(self, environment: str) -> list[AppInfo]:
+        """All apps there, the newest first, stopped ones too."""
 
-    async def app(self, ref: str) -> AppInfo:
+    async def app(self, ref: str, environment: str) -> AppInfo:
         """One app; a living one before a stopped one of the same name."""
 
-    async def stop_app(self, ref: str) -> AppInfo:
+    async def stop_app(self, ref: str, environment: str) -> AppInfo:
         """Stop it for good."""
 
-    async def history(self, ref: str) -> History:
+    async def history(self, ref: str, environment: str) -> History:
         """Its versions."""
 
-    def rollback(self, ref: str, request: RollbackRequest) -> AsyncIterator[Event]:
+    def rollback(self, ref: str, request: RollbackRequest, environment: str) -> AsyncIterator[Event]:
         """Events until Deployed; raises where it fails."""
 
-    def logs(self, ref: str, *, follow: bool, tail: int, function: str | None) -> AsyncIterator[LogLine]:
+    def logs(
+        self, ref: str, environment: str, *, follow: bool, tail: int, function: str | None
+    ) -> AsyncIterator[LogLine]:
         """The last `tail` lines, then, with `follow`, what comes until the app ends."""
 
 
 class DeployService(Protocol):
     """What brings apps up."""
 
-    def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
+    def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         """Events until Deployed; raises where it fails. Closing the iterator early abandons the deploy."""
 
-    def ephemeral(self, request: EphemeralRequest) -> AsyncIterator[Event]:
+    def ephemeral(self, request: EphemeralRequest, environment: str) -> AsyncIterator[Event]:
         """Events for as long as the app lives; closing the iterator ends the app."""
 
-    def hold(self, app_id: str) -> None:
+    def hold(self, app_id: str, environment: str) -> None:
         """New requests to this ephemeral app wait."""
 
-    def release(self, app_id: str) -> None:
+    def release(self, app_id: str, environment: str) -> None:
         """They wait no longer; the last good version answers them."""
 
-    def reload(self, app_id: str, request: DeployRequest) -> AsyncIterator[Event]:
+    def reload(self, app_id: str, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         """Replace its code. Events until Deployed; raises where it fails, and the last good version answers again."""
+
+
+class EnvironmentService(Protocol):
+    """The environments."""
+
+    async def environments(self) -> list[EnvironmentInfo]:
+        """All of them, the oldest first."""
+
+    async def create_environment(self, name: str, web_suffix: str | None) -> EnvironmentInfo:
+        """One more."""
+
+    async def change_environment(self, name: str, change: EnvironmentChange) -> EnvironmentInfo:
+        """Another name or web suffix; returns when its apps answer at their new URLs."""
+
+    async def delete_environment(self, name: str, *, stop_apps: bool) -> None:
+        """Forget it and what was deployed there; ConflictError while apps live there, unless they may be stopped."""

@@ -7,8 +7,7 @@ import msgspec
 
 from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 from portico.wire.control import VersionInfo
 
 
@@ -16,10 +15,10 @@ from portico.wire.control import VersionInfo
 @click.argument("app")
 @options.environment
 @options.as_json
-def app_history(app: str, as_json: bool) -> None:
+def app_history(app: str, environment: str | None, as_json: bool) -> None:
     """List the versions of APP, the newest first."""
     terminal = Terminal.standard()
-    versions = ControlClient(load_settings().control_socket).history(app).versions
+    versions = connect(environment).history(app).versions
     if as_json:
         terminal.result(msgspec.json.encode(versions).decode())
     else:

@@ -7,18 +7,17 @@ import msgspec
 
 from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 
 
 @click.command("info")
 @click.argument("app")
 @options.environment
 @options.as_json
-def app_info(app: str, as_json: bool) -> None:
+def app_info(app: str, environment: str | None, as_json: bool) -> None:
     """Show APP: its functions, their URLs, their containers and requests."""
     terminal = Terminal.standard()
-    info = ControlClient(load_settings().control_socket).app(app)
+    info = connect(environment).app(app)
     if as_json:
         terminal.result(msgspec.json.encode(info).decode())
         return

@@ -7,18 +7,17 @@ import msgspec
 
 from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 
 
 @click.command("list")
 @options.environment
 @click.option("--all", "everything", is_flag=True, help="Stopped apps, too.")
 @options.as_json
-def app_list(everything: bool, as_json: bool) -> None:
+def app_list(environment: str | None, everything: bool, as_json: bool) -> None:
     """List the apps, the newest first."""
     terminal = Terminal.standard()
-    found = ControlClient(load_settings().control_socket).apps()
+    found = connect(environment).apps()
     apps = [app for app in found if everything or app.state != "stopped"]
     if as_json:
         terminal.result(msgspec.json.encode(apps).decode())

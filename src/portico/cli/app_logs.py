@@ -7,8 +7,7 @@ import msgspec
 
 from portico.cli import options
 from portico.cli.terminal import Terminal
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 from portico.wire.control import LogLine
 
 
@@ -20,10 +19,18 @@ from portico.wire.control import LogLine
 @click.option("--function", metavar="NAME", help="Of this function only.")
 @options.timestamps
 @options.as_json
-def app_logs(app: str, follow: bool, tail: int, function: str | None, timestamps: bool, as_json: bool) -> None:
+def app_logs(
+    app: str,
+    environment: str | None,
+    follow: bool,
+    tail: int,
+    function: str | None,
+    timestamps: bool,
+    as_json: bool,
+) -> None:
     """Show what the containers of APP have printed; with --json, one object a line."""
     terminal = Terminal.standard()
-    client = ControlClient(load_settings().control_socket)
+    client = connect(environment)
     with client.logs(app, follow=follow, tail=tail, function=function) as events:
         for event in events:
             if not isinstance(event, LogLine):

@@ -9,8 +9,7 @@ import click
 from portico.cli import options
 from portico.cli.deploy import follow, report, summary
 from portico.cli.terminal import Terminal
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 from portico.wire.control import RollbackRequest
 
 
@@ -29,10 +28,10 @@ def _number(_: click.Context, __: click.Parameter, value: str | None) -> int | N
 @options.environment
 @options.yes
 @options.as_json
-def app_rollback(app: str, version: int | None, yes: bool, as_json: bool) -> None:
+def app_rollback(app: str, environment: str | None, version: int | None, yes: bool, as_json: bool) -> None:
     """Deploy VERSION of APP again (default: the one before the current), as a new version."""
     terminal = Terminal.standard()
-    client = ControlClient(load_settings().control_socket)
+    client = connect(environment)
     found = client.app(app)
     target = f"version {version}" if version else "the version before"
     options.confirm(f"Roll {found.name} back from version {found.version} to {target}?", yes)

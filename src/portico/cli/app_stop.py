@@ -7,8 +7,7 @@ import msgspec
 
 from portico.cli import options
 from portico.cli.terminal import Terminal
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 
 
 @click.command("stop")
@@ -16,10 +15,10 @@ from portico.client.settings import load_settings
 @options.environment
 @options.yes
 @options.as_json
-def app_stop(app: str, yes: bool, as_json: bool) -> None:
+def app_stop(app: str, environment: str | None, yes: bool, as_json: bool) -> None:
     """Stop APP for good: its URLs answer 404 until it is deployed again."""
     terminal = Terminal.standard()
-    client = ControlClient(load_settings().control_socket)
+    client = connect(environment)
     found = client.app(app)
     options.confirm(f"Stop the app {found.name} ({found.id}) for good?", yes)
     info = client.stop_app(found.id)

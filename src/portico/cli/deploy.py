@@ -13,7 +13,7 @@ from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
 from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.settings import environment_name, load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -46,6 +46,7 @@ def deploy(
     ref: str,
     module: bool,
     name: str | None,
+    environment: str | None,
     tag: str | None,
     strategy: str,
     allow_missing_gpu: bool,
@@ -65,7 +66,8 @@ def deploy(
         raise errors.InvalidError(
             "The app has no name.", hint='Name it in the file, modal.App("my-app"), or pass --name.'
         )
-    with Attachment(load_settings(), terminal, own=False, roam=False) as server:
+    place = environment_name(environment)
+    with Attachment(load_settings(), terminal, own=False, roam=False, environment=place) as server:
         server.begin()
         listen = server.ready().listen
     uploader = Uploader(server.client)

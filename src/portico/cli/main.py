@@ -23,6 +23,7 @@ _VERBS = {
     "deploy": Verb("portico.cli.deploy:deploy", "Put an app up for good, or bring it up to date."),
     "run": Verb("portico.cli.run:run", "Run a function, or a local entrypoint, with an app that lives as long."),
     "app": Verb("portico.cli.app:app", "List, look at, stop and roll back apps; read their logs."),
+    "environment": Verb("portico.cli.environment:environment", "Environments: apps that know nothing of each other."),
     "up": Verb("portico.cli.up:up", "Run the server."),
     "down": Verb("portico.cli.down:down", "End the server."),
     "doctor": Verb("portico.cli.doctor:doctor", "Check this machine, and say what to mend."),

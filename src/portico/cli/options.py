@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 import click
 
 from portico.model import errors
-from portico.model.naming import check_object_name
+from portico.model.naming import check_environment, check_object_name
 from portico.wire.reading import ReadRequest
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _only_main(_: click.Context, __: click.Parameter, value: str | None) -> None:
-    if value not in (None, "", "main"):
-        raise click.BadParameter(f"there is no environment {value!r}; this version of Portico has one, 'main'.")
+def _environment_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value and check_environment(value)
+    except errors.InvalidError as error:
+        raise click.BadParameter(f"{error.message} {error.hint}") from None
 
 
 def _object_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -50,11 +52,10 @@ def reference(command: _F) -> _F:
 environment = click.option(
     "-e",
     "--env",
-    expose_value=False,
-    callback=_only_main,
-    envvar="PORTICO_ENVIRONMENT",
+    "environment",
+    callback=_environment_name,
     metavar="NAME",
-    help="The environment; there is only 'main' so far.",
+    help="The environment; without it, the one that PORTICO_ENVIRONMENT names, or main.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 timestamps = click.option("--timestamps", is_flag=True, help="Put the time before each log line.")

@@ -21,7 +21,7 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, clean_environment, spec_of
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
-from portico.client.settings import load_settings
+from portico.client.settings import environment_name, load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -54,6 +54,7 @@ def run(
     words: tuple[str, ...],
     quiet: bool,
     write_result: str | None,
+    environment: str | None,
     timestamps: bool,
 ) -> int:
     """Run REF (file.py, file.py::function, or -m pkg.mod) with an app that lives as long as it takes.
@@ -71,9 +72,10 @@ def run(
     runnable = choose(reply.runnables, targets)
     given = parse(runnable, f"portico run {ref}", list(words))
     settings = load_settings()
-    local = _Local(settings, request, runnable, given, write_result)
+    place = environment_name(environment)
+    local = _Local(settings, place, request, runnable, given, write_result)
     roam = not os.environ.get("PORTICO_LISTEN")
-    with Attachment(settings, terminal, own=True, roam=roam) as server, local:
+    with Attachment(settings, terminal, own=True, roam=roam, environment=place) as server, local:
         server.begin()
         server.ready()
         uploader = Uploader(server.client)
@@ -118,9 +120,15 @@ class _Local:
     """The process that runs the user's side, with our terminal. It starts on entry, beside all that the app needs."""
 
     def __init__(
-        self, settings: Settings, request: ReadRequest, runnable: Runnable, given: Given, write_result: str | None
+        self,
+        settings: Settings,
+        environment: str,
+        request: ReadRequest,
+        runnable: Runnable,
+        given: Given,
+        write_result: str | None,
     ) -> None:
-        self._environment = clean_environment() | settings.variables
+        self._environment = clean_environment() | settings.variables | {"PORTICO_ENVIRONMENT": environment}
         self._order = running.Order(
             request=request,
             name=runnable.name,

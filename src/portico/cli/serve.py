@@ -16,7 +16,7 @@ from portico.cli.reload import Reloader, Served, Watcher
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
-from portico.client.settings import load_settings
+from portico.client.settings import environment_name, load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -44,17 +44,26 @@ _GOODBYES = {
 )
 @click.option("--reload/--no-reload", default=True, help="Reload the app when its files change (default).")
 @options.timestamps
-def serve(ref: str, module: bool, name: str | None, timeout: float | None, reload: bool, timestamps: bool) -> None:
+def serve(
+    ref: str,
+    module: bool,
+    name: str | None,
+    environment: str | None,
+    timeout: float | None,
+    reload: bool,
+    timestamps: bool,
+) -> None:
     """Run the app in REF (file.py, file.py::app, or -m pkg.mod) for as long as this command runs.
 
     Prints each URL on a line of its own, then what the containers print. Ctrl-C ends it.
     """
-    dev_suffix = check_dev_suffix(os.environ.get("PORTICO_DEV_SUFFIX") or "dev")
+    dev_suffix = check_dev_suffix(os.environ.get("PORTICO_DEV_SUFFIX") or os.environ.get("MODAL_DEV_SUFFIX") or "dev")
     for number in _END_SIGNALS:
         signal.signal(number, signal.default_int_handler)  # all of them end it as Ctrl-C does
     session = _Session(
         terminal=Terminal.standard(),
         settings=load_settings(),
+        environment=environment_name(environment),
         request=options.read_request(ref, module, name),
         dev_suffix=dev_suffix,
         timeout=timeout,
@@ -76,6 +85,7 @@ class _Session:
         *,
         terminal: Terminal,
         settings: Settings,
+        environment: str,
         request: ReadRequest,
         dev_suffix: str,
         timeout: float | None,
@@ -85,6 +95,7 @@ class _Session:
         self.serving = False
         self._terminal = terminal
         self._settings = settings
+        self._environment = environment
         self._request = request
         self._dev_suffix = dev_suffix
         self._timeout = timeout
@@ -97,7 +108,7 @@ class _Session:
         """Serve until the app ends, or KeyboardInterrupt. Whatever happens, what was started here is gone after it."""
         roam = not os.environ.get("PORTICO_LISTEN")
         with (
-            Attachment(self._settings, self._terminal, own=True, roam=roam) as server,
+            Attachment(self._settings, self._terminal, own=True, roam=roam, environment=self._environment) as server,
             Reader() as reader,
             contextlib.ExitStack() as stack,
         ):

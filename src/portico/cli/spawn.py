@@ -19,6 +19,7 @@ from portico.cli.reading import clean_environment
 from portico.cli.terminal import Terminal
 from portico.client.control import ControlClient
 from portico.model import errors
+from portico.model.naming import MAIN
 from portico.model.settings import Settings
 from portico.wire.control import Problem, ServerInfo
 
@@ -39,9 +40,16 @@ class Attachment:
     """
 
     def __init__(
-        self, settings: Settings, terminal: Terminal, *, own: bool, roam: bool, command: Sequence[str] = SERVER
+        self,
+        settings: Settings,
+        terminal: Terminal,
+        *,
+        own: bool,
+        roam: bool,
+        environment: str = MAIN,
+        command: Sequence[str] = SERVER,
     ) -> None:
-        self.client = ControlClient(settings.control_socket)
+        self.client = ControlClient(settings.control_socket, environment=environment)
         self.info: ServerInfo | None = None
         self._settings = settings
         self._terminal = terminal

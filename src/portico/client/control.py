@@ -18,13 +18,18 @@ import msgspec
 
 from portico.client.stream import EventStream, not_understood
 from portico.model import errors
+from portico.model.naming import MAIN
 from portico.wire.control import (
     AppInfo,
     AppList,
     BlobList,
     DeployRequest,
+    EnvironmentChange,
+    EnvironmentInfo,
+    EnvironmentList,
     EphemeralRequest,
     History,
+    NewEnvironment,
     Problem,
     RollbackRequest,
     ServerInfo,
@@ -42,13 +47,14 @@ class NoServerError(errors.ConnectionError):
 
 
 class ControlClient:
-    """Talks to the server at `socket_path`. One connection per call; safe to use from several threads.
+    """Talks to the server at `socket_path`, about one environment. One connection per call; safe in several threads.
 
     Raises the tree of `model.errors`: what the server answers, `ConnectionError` where none answers, `TimeoutError`
     where a plain call takes longer than `timeout` seconds.
     """
 
-    def __init__(self, socket_path: Path, timeout: float = 30.0) -> None:
+    def __init__(self, socket_path: Path, timeout: float = 30.0, environment: str = MAIN) -> None:
+        self.environment = environment
         self._path = socket_path
         self._timeout = timeout
 
@@ -80,49 +86,71 @@ class ControlClient:
     # -- deployments -----------------------------------------------------------------------------------------
     def deploy(self, request: DeployRequest) -> EventStream:
         """Events until Deployed."""
-        return self._stream("POST", "/v1/deployments", request)
+        return self._stream("POST", self._of("/v1/deployments"), request)
 
     def ephemeral(self, request: EphemeralRequest) -> EventStream:
         """Events for as long as the app lives; closing the stream ends the app."""
-        return self._stream("POST", "/v1/ephemeral", request)
+        return self._stream("POST", self._of("/v1/ephemeral"), request)
 
     def hold(self, app_id: str) -> None:
         """New requests to this ephemeral app wait."""
-        self._plain("POST", f"/v1/ephemeral/{quote(app_id, '')}/hold")
+        self._plain("POST", self._of(f"/v1/ephemeral/{quote(app_id, '')}/hold"))
 
     def release(self, app_id: str) -> None:
         """They wait no longer."""
-        self._plain("POST", f"/v1/ephemeral/{quote(app_id, '')}/release")
+        self._plain("POST", self._of(f"/v1/ephemeral/{quote(app_id, '')}/release"))
 
     def reload(self, app_id: str, request: DeployRequest) -> EventStream:
         """Replace the code of an ephemeral app; events until Deployed."""
-        return self._stream("POST", f"/v1/ephemeral/{quote(app_id, '')}/reload", request)
+        return self._stream("POST", self._of(f"/v1/ephemeral/{quote(app_id, '')}/reload"), request)
 
     # -- apps ------------------------------------------------------------------------------------------------
     def apps(self) -> list[AppInfo]:
         """All apps, the newest first."""
-        return self._call("GET", "/v1/apps", AppList).apps
+        return self._call("GET", self._of("/v1/apps"), AppList).apps
 
     def app(self, ref: str) -> AppInfo:
         """One app, by name or id."""
-        return self._call("GET", f"/v1/apps/{quote(ref, '')}", AppInfo)
+        return self._call("GET", self._of(f"/v1/apps/{quote(ref, '')}"), AppInfo)
 
     def stop_app(self, ref: str) -> AppInfo:
         """Stop it for good; returns when its containers have gone."""
-        return self._call("POST", f"/v1/apps/{quote(ref, '')}/stop", AppInfo, timeout=_STOP_TIMEOUT)
+        return self._call("POST", self._of(f"/v1/apps/{quote(ref, '')}/stop"), AppInfo, timeout=_STOP_TIMEOUT)
 
     def history(self, ref: str) -> History:
         """Its versions, the newest first."""
-        return self._call("GET", f"/v1/apps/{quote(ref, '')}/history", History)
+        return self._call("GET", self._of(f"/v1/apps/{quote(ref, '')}/history"), History)
 
     def rollback(self, ref: str, request: RollbackRequest) -> EventStream:
         """Events until Deployed."""
-        return self._stream("POST", f"/v1/apps/{quote(ref, '')}/rollback", request)
+        return self._stream("POST", self._of(f"/v1/apps/{quote(ref, '')}/rollback"), request)
 
     def logs(self, ref: str, *, follow: bool = False, tail: int = 100, function: str | None = None) -> EventStream:
         """The last `tail` lines, then, with `follow`, what comes until the app ends."""
         query = {"follow": int(follow), "tail": tail} | ({"function": function} if function else {})
-        return self._stream("GET", f"/v1/apps/{quote(ref, '')}/logs?{urlencode(query)}")
+        return self._stream("GET", self._of(f"/v1/apps/{quote(ref, '')}/logs", **query))
+
+    # -- environments ----------------------------------------------------------------------------------------
+    def environments(self) -> list[EnvironmentInfo]:
+        """All of them, the oldest first."""
+        return self._call("GET", "/v1/environments", EnvironmentList).environments
+
+    def create_environment(self, name: str, web_suffix: str | None = None) -> EnvironmentInfo:
+        """One more."""
+        return self._call("POST", "/v1/environments", EnvironmentInfo, NewEnvironment(name=name, web_suffix=web_suffix))
+
+    def change_environment(self, name: str, change: EnvironmentChange) -> EnvironmentInfo:
+        """Another name or web suffix; returns when its apps answer at their new URLs."""
+        return self._call("PATCH", f"/v1/environments/{quote(name, '')}", EnvironmentInfo, change)
+
+    def delete_environment(self, name: str, *, stop_apps: bool) -> None:
+        """Forget it and what was deployed there; ConflictError while apps live there, unless they may be stopped."""
+        path = f"/v1/environments/{quote(name, '')}?stop_apps={int(stop_apps)}"
+        self._plain("DELETE", path, timeout=_STOP_TIMEOUT)
+
+    def _of(self, path: str, **query: object) -> str:
+        """The path, about our environment."""
+        return f"{path}?{urlencode({'environment': self.environment} | query)}"
 
     # -- HTTP ------------------------------------------------------------------------------------------------
     def _call(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from portico.client.control import ControlClient
-from portico.client.settings import load_settings
+from portico.client.connect import connect
 from portico.model.errors import NotFoundError
 from portico.wire.control import AppInfo
 
@@ -15,8 +14,8 @@ def web_url(app_name: str, function_name: str, environment: str | None = None) -
 
     NotFoundError for an unknown app or function, ConnectionError where no server runs.
     """
-    settings = load_settings()
-    app = _living(ControlClient(settings.control_socket).apps(), app_name, environment or settings.environment)
+    client = connect(environment)
+    app = _living(client.apps(), app_name, client.environment)
     for function in app.functions:
         if function.name == function_name:
             return function.url
@@ -24,7 +23,7 @@ def web_url(app_name: str, function_name: str, environment: str | None = None) -
 
 
 def _living(apps: list[AppInfo], name: str, environment: str) -> AppInfo:
-    found = [app for app in apps if app.name == name and app.environment == environment and app.state in _RANK]
+    found = [app for app in apps if app.name == name and app.state in _RANK]
     if not found:
         raise NotFoundError(
             f"No app {name!r} is deployed in the environment {environment!r}.", hint="See `portico app list`."

@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
-from portico.model.naming import workspace_from
+from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.settings import Settings
 from portico.wire.calls import SOCKET_VARIABLE
 
@@ -26,6 +26,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
     ).validate()
+
+
+def environment_name(given: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The environment that is meant: the given one, or what the process's own variables say, or `main`."""
+    environ = os.environ if environ is None else environ
+    named = given or environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT") or MAIN
+    return check_environment(named)
 
 
 def calls_socket(environ: Mapping[str, str] | None = None) -> str:

@@ -42,6 +42,7 @@ class ProcessContainer:
     ) -> None:
         self.id = start.container_id
         self.address = address
+        self._socket_path = address
         self.start = start
         self.phase = Phase.QUEUED
         self.pid: int | None = None
@@ -138,7 +139,8 @@ class ProcessContainer:
     def _hear(self, packet: bytes) -> None:
         message = wire.from_container(packet)
         match message:
-            case wire.Ready() if self.phase is Phase.STARTING:
+            case wire.Ready(address) if self.phase is Phase.STARTING:
+                self.address = address or self.address
                 self._to(Phase.READY)
                 self._clear_timer()
                 self._events.ready(self)
@@ -189,7 +191,7 @@ class ProcessContainer:
         cls = self.start.function.cls
         for method in [""] if cls is None else [method.name for method in cls.methods]:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.address + wire.door_of(method))
+                os.unlink(self._socket_path + wire.door_of(method))
 
 
 def describe(status: int) -> str:

@@ -15,6 +15,7 @@ from portico.ingress.ports import Refusal
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
+    from portico.ingress.tunnel import Tunnel
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
 KEEP_ALIVE: Final = 75.0  # seconds that an idle connection stays
@@ -58,7 +59,7 @@ class ClientConnection(asyncio.Protocol):
             return
         current = self._current
         if current is not None and current.upgrading:
-            current.body(data)
+            current.upgraded(data)
             return
         if self._reading is None:
             self._head_bytes += len(data)
@@ -162,11 +163,6 @@ class ClientConnection(asyncio.Protocol):
         if not self._later:
             self._transport.resume_reading()
 
-    def tunnel(self, exchange: Exchange) -> None:
-        """The exchange has become a WebSocket; what the client has sent already is passed on."""
-        self.deadline = NEVER
-        self._transport.resume_reading()
-
     def answer(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer the exchange ourselves."""
         exchange.keep_alive = exchange.keep_alive and exchange.complete and not exchange.head.is_websocket
@@ -195,6 +191,15 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.deadline = self.ingress.now() + KEEP_ALIVE
 
+    def close_within(self, seconds: float) -> None:
+        """However the exchange goes on, the connection ends after so much time."""
+        self.deadline = self.ingress.now() + seconds
+        self.ingress.watch(self)
+
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """The container has closed its side of a WebSocket."""
+        self._hang_up(lingering=not tunnel.client_has_closed)
+
     def close(self) -> None:
         """Send what is written, then close."""
         self._deaf = True
@@ -221,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
         if self._head is not None and self._current is None and not self._deaf:
             self._malformed(pages.REQUEST_TIMEOUT)
         else:
-            self.abort() if self._deaf else self.close()
+            self.abort() if self._deaf or self._current is not None else self.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
     def _start(self, exchange: Exchange) -> None:
@@ -245,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
         if current is not None and current.head.is_websocket and not self._later:
             current.upgrading = True
             if rest:
-                current.body(rest)
+                current.upgraded(rest)
             return
         # another protocol was offered: a server may ignore the offer and speak HTTP/1.1 on
         self._parser = httptools.HttpRequestParser(self)
@@ -277,8 +282,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self.deadline = self.ingress.now() + LINGER
-        self.ingress.watch(self)
+        self.close_within(LINGER)
 
     def _flush(self) -> None:
         if self._corked is not None:

@@ -14,6 +14,7 @@ from portico.ingress.client import ClientConnection
 from portico.ingress.head import host_of
 from portico.ingress.ports import Directory, Endpoint, Refusal
 from portico.ingress.upstream import Upstreams
+from portico.wire.websocket import MAX_MESSAGE
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
 HOST_CACHE: Final = 4096  # Host headers whose meaning is remembered
@@ -47,10 +48,14 @@ class Hosts:
 class Ingress:
     """Accepts connections and leads their requests to endpoints. All of it runs on one event loop.
 
-    `directory` knows the hosts of all sockets that bring none of their own.
+    `directory` knows the hosts of all sockets that bring none of their own. `max_message` is the most bytes of a
+    WebSocket's message; None: any number.
     """
 
-    def __init__(self, directory: Directory, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, directory: Directory, loop: asyncio.AbstractEventLoop, *, max_message: int | None = MAX_MESSAGE
+    ) -> None:
+        self.max_message = max_message
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self._loop = loop

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
+from portico.ingress.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -36,6 +37,7 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked_out",
+        "_early",
         "_endpoint",
         "_lease",
         "_repeatable",
@@ -50,6 +52,7 @@ class Exchange:
         "keep_alive",
         "phase",
         "response",
+        "tunnel",
         "upgrading",
         "upstream",
         "version_1_0",
@@ -71,7 +74,9 @@ class Exchange:
         self.upstream: UpstreamConnection | None = None
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
+        self.tunnel: Tunnel | None = None
         self._body: list[bytes] = []
+        self._early = bytearray()  # what follows a request to upgrade
         self._chunked_out = False
         self._tries = 0
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
@@ -106,6 +111,15 @@ class Exchange:
             if self.body_size > BODY_WINDOW:
                 self.client.pause()
 
+    def upgraded(self, data: bytes) -> None:
+        """What the client sends behind a request to upgrade. It waits until the container has agreed."""
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+        elif self.phase is not Phase.ENDED:
+            self._early += data
+            if len(self._early) > BODY_WINDOW:
+                self.client.pause()
+
     def end_of_request(self) -> None:
         """The request has come in whole."""
         self.complete = True
@@ -121,8 +135,7 @@ class Exchange:
         if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
             self._endpoint.leave(self)
         elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
-            self._drop_upstream()
-            self._take_lease().cancel()
+            self._part(phase)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
 
     # -- from the pool --------------------------------------------------------------------------------------------
@@ -147,8 +160,7 @@ class Exchange:
         if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
             self.phase = phase
             return
-        self._drop_upstream()
-        self._take_lease().cancel()
+        self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
         else:
@@ -164,7 +176,10 @@ class Exchange:
         self.phase = Phase.SENT
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
-        head = self.head.render(self.id.encode(), self.client.peer, chunked=self.chunked_in)
+        assert self._lease is not None
+        head = self.head.render(
+            self.id.encode(), self.client.peer, chunked=self.chunked_in, foreign=self._lease.is_foreign
+        )
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -181,12 +196,18 @@ class Exchange:
             lines = b"".join(response.lines)
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
-    def switched(self, response: ResponseHead) -> None:
+    def switched(self, response: ResponseHead) -> Tunnel:
         """The container accepts the upgrade: from here on, bytes pass both ways."""
+        assert self.upstream is not None
         self.phase = Phase.TUNNEL
+        self.tunnel = Tunnel(self.client, self.upstream, self.client.ingress.max_message)
         framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
         self.client.write(response.render(101, self.id.encode(), b"", framing))
-        self.client.tunnel(self)
+        self.client.resume()
+        if self._early:
+            self.tunnel.from_client(bytes(self._early))
+            self._early.clear()
+        return self.tunnel
 
     def answered(self, status: int, response: ResponseHead) -> None:
         """The response's head."""
@@ -225,7 +246,7 @@ class Exchange:
         self.upstream = None
         self.phase = Phase.ENDED
         lease = self._take_lease()
-        if self.response.held:
+        if self.response.held and not lease.is_foreign:
             lease.hold()
         elif self.complete:
             lease.release()
@@ -236,14 +257,21 @@ class Exchange:
     def upstream_lost(self) -> None:
         """The container's connection ended before the response did."""
         phase, self.phase = self.phase, Phase.ENDED
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
-            self.client.close()
+            assert self.tunnel is not None
+            self.client.tunnel_ended(self.tunnel)
         elif phase is Phase.ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
+        elif lease.is_foreign:
+            lease.release()  # programs close connections as they like; one that is gone refuses the next
+            if upstream is not None and upstream.is_reused:
+                self._again(pages.LOST)
+            else:
+                self.refused(pages.LOST)
         else:
             lease.broken()
             self._again(pages.LOST)
@@ -252,7 +280,11 @@ class Exchange:
         """The container's answer is not HTTP."""
         phase, self.phase = self.phase, Phase.ENDED
         self._drop_upstream()
-        self._take_lease().broken()
+        lease = self._take_lease()
+        if lease.is_foreign:
+            lease.release()
+        else:
+            lease.broken()
         if phase is Phase.ANSWERING:
             self.client.abort()
         else:
@@ -279,6 +311,16 @@ class Exchange:
         lease, self._lease = self._lease, None
         assert lease is not None, "an exchange that was sent has a lease"
         return lease
+
+    def _part(self, phase: Phase) -> None:
+        """Nobody waits for the rest: the input is to end."""
+        lease = self._take_lease()
+        if lease.is_foreign and phase is Phase.SENT and self.upstream is not None:
+            self.upstream.dismiss(lease)
+            self.upstream = None
+        else:
+            self._drop_upstream()
+            lease.cancel()
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

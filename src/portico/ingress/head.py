@@ -29,6 +29,8 @@ _FORGEABLE: Final = frozenset(
 REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
+_FORWARDED: Final = b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+
 
 class RequestHead:
     """The head of one request, collected line by line as the parser reports it."""
@@ -113,16 +115,21 @@ class RequestHead:
         """Whether it asks to become a WebSocket."""
         return self.upgrade == b"websocket" and self.method == b"GET" and b"upgrade" in self.connection
 
-    def render(self, input_id: bytes, client: bytes, *, chunked: bool) -> bytes:
-        """The head as the container gets it; the header of our own comes first."""
+    def render(self, input_id: bytes, client: bytes, *, chunked: bool, foreign: bool) -> bytes:
+        """The head as the container gets it; the header of our own comes first. A foreign program gets those it knows.
+
+        client: its address, its port, and the scheme that it used.
+        """
         if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
-        parts = [
-            b"%b %b HTTP/1.1\r\nx-portico-input: %b %b\r\n" % (self.method, self.target, input_id, client),
-            *self.lines,
-        ]
+        if foreign:
+            address, _, scheme = client.split(b" ")
+            opening = _FORWARDED % (input_id, address, scheme, self.hosts[0])
+        else:
+            opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
+        parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
         elif self.content_length is not None:

@@ -21,7 +21,11 @@ class Lease(Protocol):
 
     @property
     def address(self) -> str:
-        """The path of the container's Unix socket."""
+        """Where the container serves HTTP: the path of a Unix socket, or "host:port"."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a program of the user's own answers there: it knows nothing of us, and of inputs."""
 
     def release(self) -> None:
         """The input has ended: the slot is free."""

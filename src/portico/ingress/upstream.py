@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -12,6 +13,8 @@ from portico.ingress.head import ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from portico.ingress.ports import Lease
 
 
 class Upstreams:
@@ -26,20 +29,27 @@ class Upstreams:
     def carry(self, exchange: Exchange, address: str) -> None:
         """Give the exchange a connection to this container: an idle one at once, or a new one soon."""
         idle = self._idle.get(address)
-        if idle:
-            idle.pop().begin(exchange)
-            return
+        while idle:
+            connection = idle.pop()
+            if not connection.has_news():
+                connection.begin(exchange)
+                return
         task = self._loop.create_task(self._connect(exchange, address))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, exchange: Exchange, address: str) -> None:
+        connection = UpstreamConnection(self, address)
         try:
-            _, protocol = await self._loop.create_unix_connection(lambda: UpstreamConnection(self, address), address)
+            if address.startswith("/"):
+                await self._loop.create_unix_connection(lambda: connection, address)
+            else:
+                host, _, port = address.rpartition(":")
+                await self._loop.create_connection(lambda: connection, host.strip("[]"), int(port))
         except OSError:
             exchange.not_connected()
         else:
-            protocol.begin(exchange)
+            connection.begin(exchange)
 
     def opened(self, connection: UpstreamConnection) -> None:
         """A connection is there."""
@@ -80,6 +90,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
+        self._begun = 0
+        self._poll: select.poll | None = None
+        self._dismissed: Lease | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.address} {self._exchange!r}>"
@@ -90,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.not_connected()
             return
         self._exchange = exchange
+        self._begun += 1
         self._ended = False
         self._transport.resume_reading()
         if not exchange.connected(self):
@@ -105,6 +119,29 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._transport.abort()
 
+    def dismiss(self, lease: Lease) -> None:
+        """Nobody waits for the answer of a foreign program: say so, and release the lease when it has ended this.
+
+        It hears that the client has closed its side. Its end is the first byte of an answer, or of its own side.
+        """
+        self._exchange = None
+        self._dismissed = lease
+        self._feed = lambda data: self._transport.abort()
+        self._transport.resume_reading()
+        self._transport.write_eof()
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether it carries its second exchange, or a later one: the other side may have closed it meanwhile."""
+        return self._begun > 1
+
+    def has_news(self) -> bool:
+        """Whether something has come on an idle connection that the loop has not read yet: most likely its end.
+
+        Only for foreign programs, which close idle connections at times of their own.
+        """
+        return self._poll is not None and bool(self._poll.poll(0))
+
     def pause(self) -> None:
         """The client reads more slowly than the container writes."""
         self._transport.pause_reading()
@@ -117,6 +154,9 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._upstreams.opened(self)
+        if not self.address.startswith("/"):
+            self._poll = select.poll()
+            self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
@@ -128,6 +168,9 @@ class UpstreamConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.upstream_lost()
+        dismissed, self._dismissed = self._dismissed, None
+        if dismissed is not None:
+            dismissed.release()
 
     def pause_writing(self) -> None:
         if self._exchange is not None:
@@ -155,20 +198,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
         client.uncork()
 
-    def _tunnel(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.client.write(data)
-
     def _switch(self, rest: bytes) -> None:
         if self._exchange is None:
             return
         if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
             self._garbled()
             return
-        self._feed = self._tunnel
-        self._exchange.switched(self._head)
+        self._feed = self._exchange.switched(self._head).from_container
         if rest:
-            self._tunnel(rest)
+            self._feed(rest)
 
     def _garbled(self) -> None:
         exchange, self._exchange = self._exchange, None

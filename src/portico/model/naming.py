@@ -15,6 +15,10 @@ _USER_LABEL = re.compile(r"^(?![0-9]+$)(?!-)[a-z0-9-]{1,63}(?<!-)$")
 _DNS_PART = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
 _TAG = re.compile(r"^[a-zA-Z0-9._\-]{1,63}$")
 _DEV_SUFFIX = re.compile(r"^[a-zA-Z0-9]{1,8}$")
+_ENVIRONMENT = re.compile(r"^(?!en-)[a-zA-Z0-9][a-zA-Z0-9\-_]{0,63}$")
+_WEB_SUFFIX = re.compile(r"^(?!-)(?!.*--)[a-z0-9-]{0,20}(?<!-)$")
+
+MAIN = "main"  # the environment that is always there
 
 
 def host_label(source: str, label: str, *, suffix: str = "") -> str:
@@ -59,11 +63,11 @@ def check_object_name(name: str, kind: str) -> str:
 
 def check_label(label: str) -> str:
     """`label`, or InvalidError when it cannot be a user's own label."""
-    if not _USER_LABEL.fullmatch(label):
+    if not _USER_LABEL.fullmatch(label) or label[2:4] == "--":
         raise InvalidError(
             f"Invalid label: {label!r}.",
             hint="A label has at most 63 lower-case letters, digits and '-', does not begin or end with '-', "
-            "and is not a number.",
+            "is not a number, and has no '--' after two characters (a form that host names reserve).",
         )
     return label
 
@@ -83,6 +87,37 @@ def workspace_from(user: str) -> str:
     """A workspace name made from a user's name."""
     name = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", user.lower())).strip("-")[:40].strip("-")
     return f"{name}-ws" if len(name) == 2 else name or "local"
+
+
+def check_environment(name: str) -> str:
+    """`name`, or InvalidError when it cannot name an environment."""
+    if not _ENVIRONMENT.fullmatch(name):
+        raise InvalidError(
+            f"Invalid environment name: {name!r}.",
+            hint="An environment has 1 to 64 letters, digits, '-' and '_', begins with a letter or digit, "
+            "and not with 'en-'.",
+        )
+    return name
+
+
+def check_web_suffix(suffix: str) -> str:
+    """`suffix`, or InvalidError when it cannot follow the workspace in a label; "" is a suffix, too."""
+    if not _WEB_SUFFIX.fullmatch(suffix):
+        raise InvalidError(
+            f"Invalid web suffix: {suffix!r}.",
+            hint="It has at most 20 lower-case letters, digits and single '-', and does not begin or end with '-'.",
+        )
+    return suffix
+
+
+def web_suffix_from(environment: str) -> str:
+    """The suffix that an environment has when nobody says another: its name, as far as host names take it."""
+    return re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", environment.lower()))[:20].strip("-")
+
+
+def source_of(workspace: str, web_suffix: str) -> str:
+    """The first part of every label of an environment."""
+    return f"{workspace}-{web_suffix}" if web_suffix else workspace
 
 
 def check_tag(text: str) -> str:

@@ -62,9 +62,9 @@ class Container(Protocol):
     """One worker, as its engine shows it."""
 
     id: str
-    address: (
-        str  # the path of the Unix socket on which it serves HTTP; each method of a class has its own, behind `door_of`
-    )
+    # Where it serves HTTP once it is ready: the path of a Unix socket, or "host:port". Each method of a class has a
+    # socket of its own, whose path has `door_of` the method behind this.
+    address: str
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""
@@ -167,8 +167,37 @@ class AppRecord:
     current: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentRecord:
+    """An environment, as it is stored. No two have the same web suffix; `main` is always there."""
+
+    name: str
+    web_suffix: str
+    created_at: float
+
+
+class EnvironmentStore(Protocol):
+    """The environments. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[EnvironmentRecord]:
+        """All of them, the oldest first."""
+
+    async def create(self, environment: EnvironmentRecord) -> None:
+        """One more; ConflictError when its name or its web suffix is taken."""
+
+    async def change(self, name: str, environment: EnvironmentRecord) -> None:
+        """Give one another name or web suffix, with all that is in it; ConflictError when either is taken."""
+
+    async def delete(self, name: str) -> None:
+        """Forget one and all that is in it; ConflictError while apps live there."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
+
+    @property
+    def environments(self) -> EnvironmentStore:
+        """What apps are in."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

@@ -26,7 +26,6 @@ class Settings:
     workspace: str
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
-    environment: str = "main"
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""

@@ -149,6 +149,13 @@ class FunctionSpec:
     cls: ClassSpec | None = None
 
     @property
+    def program(self) -> WebSpec | None:
+        """The `web_server` that it is, or whose class it is: a program of the user's own takes its inputs."""
+        if self.cls is None:
+            return self.web if self.web is not None and self.web.kind is WebKind.WEB_SERVER else None
+        return next((part.program for part in self.parts if part.program is not None), None)
+
+    @property
     def parts(self) -> tuple[FunctionSpec, ...]:
         """What of it is called or has a URL, each as a function: itself, or the methods of a class, "Class.method"."""
         if self.cls is None:

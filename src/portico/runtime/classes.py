@@ -17,7 +17,7 @@ from portico.runtime.guard import Explain
 from portico.sdk.classes import Definition
 
 
-class Program:
+class Service:
     """The user's side of a container. Making one runs what is to happen before the first input, on `loop`.
 
     text: the canonical values of a class's parameters; None: there is nothing to run, the class only was to load.
@@ -34,9 +34,11 @@ class Program:
     ) -> None:
         self.endpoints: dict[str, web.Endpoint] = {}  # by the method's name; "" for a function
         self._exits: list[Callable[[], Any]] = []
-        self._loop = loop
+        self.loop = loop
+        self.start: Callable[[], Any] = raw  # for a `web_server`: starts the program
         if spec.cls is None:
-            self.endpoints[""] = web.build(spec, raw)
+            if spec.program is None:
+                self.endpoints[""] = web.build(spec, raw)
             return
         assert isinstance(raw, type), "a class's specification was made of a class"
         definition = Definition(spec, raw, app_name=app_name)
@@ -45,13 +47,16 @@ class Program:
         instance = definition.instance(text)
         # Between its coroutines the loop stands still, so that plain methods may block, and run loops of their own.
         instance.enter(loop.run_until_complete)
+        self._exits = instance.exits
         names = frozenset(parameter.name for parameter in spec.cls.parameters)
         for method, part in zip(spec.cls.methods, spec.parts, strict=True):
+            if part.program is not None:
+                self.start = instance.bound(method.name)
+                continue
             endpoint = web.build(part, instance.bound(method.name))
             if part.web is not None and names:
                 endpoint = replace(endpoint, app=_WithoutParameters(endpoint.app, names))
             self.endpoints[method.name] = endpoint
-        self._exits = instance.exits
 
     def end(self, explain: Explain) -> None:
         """What is to happen after the last input. One that raises is told of, and the others run all the same."""
@@ -59,7 +64,7 @@ class Program:
             try:
                 result = method()
                 if inspect.iscoroutine(result):
-                    self._loop.run_until_complete(result)
+                    self.loop.run_until_complete(result)
             except Exception as error:
                 cause, text = explain(error)
                 sys.stderr.write(f"{method.__name__} raised {cause}\n{text.rstrip()}\n")

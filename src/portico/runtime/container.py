@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from portico.model.errors import Error, InvalidError
-from portico.runtime import isolate, loader, serve
-from portico.runtime.classes import Program
+from portico.model.spec import WebSpec
+from portico.runtime import isolate, loader, program, serve
+from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
 from portico.wire import container as wire
@@ -64,13 +65,13 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
 
 def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     """Load the user's code, serve it, and end; the exit status."""
+    web_spec = launch.function.program
     try:
-        raw = _load(launch)
-        loop = serve.new_loop()
-        asyncio.set_event_loop(loop)
-        program = Program(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
-        loop.run_until_complete(_serve(launch, lifeline, program))
-        program.end(_explain)
+        if web_spec is not None and launch.parameters is not None:
+            return _keep(launch, lifeline, web_spec)
+        service = _service(launch)
+        service.loop.run_until_complete(_serve(launch, lifeline, service))
+        service.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
         _flush()
         lifeline.fail(*_explain(error))
@@ -78,7 +79,29 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     return 0
 
 
+def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
+    """Have the user's code start its program, and keep that; the exit status. Returns twice, once in each process."""
+    services: list[Service] = []
+
+    def load() -> Callable[[], Any]:
+        services.append(_service(launch))
+        return services[0].start
+
+    status = program.run(web_spec, lifeline, load)
+    for service in services:  # in the process that has loaded it
+        service.end(_explain)
+    return status
+
+
+def _service(launch: wire.Launch) -> Service:
+    raw = _load(launch)
+    loop = serve.new_loop()
+    asyncio.set_event_loop(loop)
+    return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
+
+
 def _load(launch: wire.Launch) -> Callable[..., Any]:
+    """The user's function, or class."""
     _enter(launch)
     module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
     return loader.find_function(module, launch.function, launch.entry.app)
@@ -94,9 +117,9 @@ def _enter(launch: wire.Launch) -> None:
     context.enter_container(launch.app_name, launch.app_id, launch.urls)
 
 
-async def _serve(launch: wire.Launch, lifeline: Lifeline, program: Program) -> None:
+async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> None:
     server = serve.Server(
-        program.endpoints,
+        service.endpoints,
         launch.socket_path,
         max_inputs=launch.function.concurrency.max_inputs,
         done=lambda input_id: lifeline.send(wire.Done(input_id)),

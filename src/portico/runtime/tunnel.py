@@ -6,7 +6,7 @@ themselves, from the answer to the handshake on. Here they get one end of a pair
 Laws:
 1. The connection belongs to the app from the first byte that it sends. Until then an HTTP response may go out instead.
 2. What waits between both sides is what the buffers of the two connections hold: whoever is slow slows the other.
-3. No message of more than `MAX_MESSAGE` bytes passes: both sides get a Close frame instead, and nothing after it.
+3. How large messages may be is for the ingress to say.
 4. When Close frames have passed both ways, or the app has ended without one, the connection is closed.
 """
 
@@ -16,7 +16,7 @@ import asyncio
 import socket
 from typing import Final, cast
 
-from portico.wire.websocket import RESTART, TOO_BIG, FrameCounter, close_frame
+from portico.wire.websocket import RESTART, FrameCounter
 
 EXTENSION: Final = "portico.tunnel"  # its name among the extensions of an ASGI scope
 _LINGER: Final = 5.0  # seconds for the client to answer a Close frame
@@ -36,15 +36,14 @@ class Tunnel(asyncio.Protocol):
         self._is_websocket = False  # the app has switched protocols
         self._used = False
         self._refused = False
-        self._inward = FrameCounter()
-        self._outward = FrameCounter()
-        self._ending: int | None = None  # the code of Close frames of our own
-        self._told = False  # the client has ours
+        self._inward = FrameCounter(None, masked=True)
+        self._outward = FrameCounter(None)
+        self._ending = False  # by Close frames of our own
         self._timer: asyncio.TimerHandle | None = None
         self._closed = self._loop.create_future()
 
     def __repr__(self) -> str:
-        return f"<Tunnel in {self._inward!r} out {self._outward!r} ending {self._ending}>"
+        return f"<Tunnel in {self._inward!r} out {self._outward!r}{' ending' * self._ending}>"
 
     # -- for what runs the app ------------------------------------------------------------------------------------
     async def open(self) -> socket.socket:
@@ -72,7 +71,14 @@ class Tunnel(asyncio.Protocol):
 
     def end(self) -> None:
         """End the WebSocket: the app has to stop."""
-        self._end(RESTART)
+        if self._ending:
+            return
+        self._ending = True
+        self._linger()
+        self._to_app(self._inward.end(RESTART))
+        if not self._is_websocket:
+            self._client.close()
+        self._to_client(self._outward.end(RESTART))
 
     async def closed(self) -> None:
         """Returns when the client's connection has ended."""
@@ -84,11 +90,7 @@ class Tunnel(asyncio.Protocol):
         if self._app is None:
             self._early.append(data)
         elif not self._refused:
-            passing = self._inward.feed(data)
-            if self._ending is None and not self._app.is_closing():
-                self._app.write(passing)
-                if self._inward.too_large:
-                    self._end(TOO_BIG)
+            self._to_app(self._inward.feed(data))
             self._close_if_both_have()
 
     def client_is_slow(self) -> None:
@@ -125,18 +127,15 @@ class Tunnel(asyncio.Protocol):
             data = self._pass_head(self._head + data)
         if not self._is_websocket:
             self._send(data)
-        elif not self._told:
-            self._send(self._outward.feed(data))
-            if self._outward.too_large:
-                self._end(TOO_BIG)
-            self._tell()
+        else:
+            self._to_client(self._outward.feed(data))
             self._close_if_both_have()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ours = None
         if self._refused or not self._used:
             return
-        if (self._told or self._outward.closed) and not self._inward.closed:
+        if self._outward.ended and not self._inward.closed:
             self._linger()
         else:
             self._client.close()
@@ -165,32 +164,22 @@ class Tunnel(asyncio.Protocol):
         if data and not self._client.is_closing():
             self._client.write(data)
 
-    def _end(self, code: int) -> None:
-        if self._ending is not None:
+    def _to_app(self, data: bytes) -> None:
+        if self._app is None or self._app.is_closing():
             return
-        self._ending = code
-        self._linger()
-        if self._app is not None and not self._app.is_closing():
-            if self._inward.between_frames:
-                self._app.write(close_frame(code, masked=True))
+        if data:
+            self._app.write(data)
+        if self._ending and (self._inward.ended or not self._is_websocket):
             self._app.write_eof()
-        if not self._is_websocket:
-            self._client.close()
-        self._outward.limit = -1  # the frame that is on its way is the last one
-        self._tell()
 
-    def _tell(self) -> None:
-        """Send the client our Close frame, if there is one, as soon as that is possible."""
-        if self._ending is None or self._told or not self._outward.between_frames:
-            return
-        self._told = True
-        if not self._outward.closed:
-            self._send(close_frame(self._ending))
-        self.client_is_ready()  # whatever the app still sends is thrown away
-        self.resume_writing()
+    def _to_client(self, data: bytes) -> None:
+        self._send(data)
+        if self._ending and self._outward.ended:  # whatever the app still sends is thrown away
+            self.client_is_ready()
+            self.resume_writing()
 
     def _close_if_both_have(self) -> None:
-        if self._inward.closed and (self._told or self._outward.closed):
+        if self._inward.closed and self._outward.ended:
             self._client.close()
 
     def _linger(self) -> None:

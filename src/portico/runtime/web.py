@@ -1,4 +1,7 @@
-"""From a function to an ASGI app: one builder for each web decorator, and one for functions that are called."""
+"""From a function to an ASGI app: one builder for each web decorator, and one for functions that are called.
+
+Not for `web_server`: there a program of the user's own is served, see `program.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import calls
 from portico.runtime.asgi import App
@@ -25,7 +28,7 @@ class Endpoint:
 
 
 def build(spec: FunctionSpec, function: Function) -> Endpoint:
-    """The app of a function. Raises InvalidError, UnsupportedError, and whatever the user's code raises."""
+    """The app of a function. Raises InvalidError, and whatever the user's code raises."""
     if spec.web is None:
         return Endpoint(calls.Called(spec, function), lifespan=False)
     return _BUILDERS[spec.web.kind](spec, spec.web, function)
@@ -62,13 +65,8 @@ def _wsgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     return Endpoint(WsgiApp(app, threads), lifespan=False, tunnels=True)
 
 
-def _not_yet(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
-    raise UnsupportedError(f"`{web.kind}` is not supported yet; `fastapi_endpoint`, `asgi_app` and `wsgi_app` are.")
-
-
 _BUILDERS: dict[WebKind, Callable[[FunctionSpec, WebSpec, Function], Endpoint]] = {
     WebKind.FASTAPI_ENDPOINT: _fastapi_endpoint,
     WebKind.ASGI_APP: _asgi_app,
     WebKind.WSGI_APP: _wsgi_app,
-    WebKind.WEB_SERVER: _not_yet,
 }

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from portico.model import parameters
 from portico.model.errors import InvalidError, UnsupportedError
-from portico.model.spec import ClassSpec, FunctionSpec, MethodSpec
+from portico.model.spec import ClassSpec, FunctionSpec, MethodSpec, WebKind
 from portico.sdk.absent import refusal
 from portico.sdk.functions import Function
 from portico.sdk.mounts import LocalMount
@@ -297,6 +297,12 @@ def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:
         if partial.lifecycle is Lifecycle.ENTER_SNAP and not snapshot:
             raise InvalidError("A class must have `enable_memory_snapshot=True` to use `snap=True` on its methods.")
     methods = tuple(_method_spec(name, partial) for name, partial in partials.items() if partial.is_interface)
+    servers = [method.name for method in methods if method.web is not None and method.web.kind is WebKind.WEB_SERVER]
+    if servers and len(methods) > 1:
+        raise UnsupportedError(
+            f"{cls.__name__}.{servers[0]} is a `@modal.web_server`: a class with one can have no other methods.",
+            hint="Put the others into a class of their own.",
+        )
     return ClassSpec(methods=methods, parameters=parameters_of(cls))
 
 

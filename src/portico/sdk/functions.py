@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
@@ -269,7 +268,7 @@ class Function(Registered, Generic[P, R]):
     def _route(self, verb: str, *, generator: bool) -> Route:
         """The way to its containers; InvalidError or ExecutionError where it cannot be called so, or not from here."""
         from portico.client.answers import Route, webhook  # see `remote`
-        from portico.client.settings import calls_socket
+        from portico.client.settings import calls_socket, environment_name
 
         running = context.running()
         if self._spec is not None:
@@ -282,7 +281,7 @@ class Function(Registered, Generic[P, R]):
                     hint="Start it with `portico run FILE`, or deploy it and look it up: "
                     f'modal.Function.from_name("{self._app_name or "app"}", "{self.name}").',
                 )
-        environment = self._environment or os.environ.get("PORTICO_ENVIRONMENT") or "main"
+        environment = environment_name(self._environment)
         owners = [] if running is None or self._spec is None else [running.app_id]
         if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
             owners.append(self._app_name)  # of another app in the same file, it may be

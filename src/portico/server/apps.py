@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from portico.model.errors import InvalidError, NotFoundError
 from portico.model.ports import AppRecord, DeploymentRecord, Store
-from portico.model.settings import Settings
 from portico.model.spec import AppSpec
 from portico.server.dataplane import Bridge, DataPlane, Release
+from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts, stream
 from portico.server.supervisor import Counts
@@ -23,55 +23,57 @@ class Apps:
 
     def __init__(
         self,
-        settings: Settings,
         *,
         store: Callable[[], Awaitable[Store]],
+        environments: Environments,
         rollouts: Rollouts,
         data: DataPlane,
         bridge: Bridge,
         logs: LogBook,
     ) -> None:
-        self._settings = settings
         self._store = store
+        self._environments = environments
         self._rollouts = rollouts
         self._data = data
         self._bridge = bridge
         self._logs = logs
 
-    async def apps(self) -> list[AppInfo]:
-        """All apps, the newest first."""
+    async def apps(self, environment: str) -> list[AppInfo]:
+        """All apps of an environment, the newest first."""
+        await self._environments.find(environment)
         store = await self._store()
-        deployed = [await self._deployed_info(app) for app in await store.apps(self._settings.environment)]
-        ephemeral = [await self._ephemeral_info(*known) for known in self._ephemeral()]
+        deployed = [await self._deployed_info(app) for app in await store.apps(environment)]
+        ephemeral = [await self._ephemeral_info(*known) for known in self._ephemeral(environment)]
         return sorted([*deployed, *ephemeral], key=lambda app: app.created_at, reverse=True)
 
-    async def app(self, ref: str) -> AppInfo:
-        """One app, by name or id; a living one before a stopped one."""
-        for app_id, release, created_at in self._ephemeral():
-            if ref == app_id or (ref == release.app_name and await self._living(ref) is None):
+    async def app(self, ref: str, environment: str) -> AppInfo:
+        """One app of an environment, by name or id; a living one before a stopped one."""
+        await self._environments.find(environment)
+        for app_id, release, created_at in self._ephemeral(environment):
+            if ref == app_id or (ref == release.app_name and await self._living(ref, environment) is None):
                 return await self._ephemeral_info(app_id, release, created_at)
-        return await self._deployed_info(await self._record(ref))
+        return await self._deployed_info(await self._record(ref, environment))
 
-    async def stop_app(self, ref: str) -> AppInfo:
+    async def stop_app(self, ref: str, environment: str) -> AppInfo:
         """Stop it for good; an ephemeral one ends for its `serve`, too."""
-        info = await self.app(ref)
+        info = await self.app(ref, environment)
         if info.state == "ephemeral":
             await self._bridge.call(self._data.stop, info.id)
             self._logs.app(info.id).end()
             return info
-        async with self._rollouts.alone(info.name):
-            if (await self._record(info.id)).stopped_at is not None:
+        async with self._rollouts.alone(environment, info.name):
+            if (await self._record(info.id, environment)).stopped_at is not None:
                 raise InvalidError(f"The app {info.name!r} is stopped already.")
             await (await self._store()).stop(info.id, time.time())
             self._rollouts.deployed.discard(info.id)
             self._rollouts.deployed_here.discard(info.id)
             await self._bridge.call(self._data.stop, info.id)
         self._logs.app(info.id).end()
-        return await self._deployed_info(await self._record(info.id))
+        return await self._deployed_info(await self._record(info.id, environment))
 
-    async def history(self, ref: str) -> History:
+    async def history(self, ref: str, environment: str) -> History:
         """Its versions, the newest first."""
-        app = await self._record(ref)
+        app = await self._record(ref, environment)
         return History(
             [
                 VersionInfo(
@@ -86,21 +88,23 @@ class Apps:
             ]
         )
 
-    def rollback(self, ref: str, request: RollbackRequest) -> AsyncIterator[Event]:
+    def rollback(self, ref: str, request: RollbackRequest, environment: str) -> AsyncIterator[Event]:
         """Events until Deployed."""
 
         async def work(emit: Callable[[Event], None]) -> None:
-            app = await self._record(ref)
+            app = await self._record(ref, environment)
             if app.stopped_at is not None:
                 raise InvalidError(f"The app {app.name!r} is stopped.", hint="Deploy it again.")
             history = await (await self._store()).history(app.id)
-            await self._rollouts.redeploy(_target(history, app, request.version), app.name, emit)
+            await self._rollouts.redeploy(_target(history, app, request.version), environment, app.name, emit)
 
         return stream(work)
 
-    async def logs(self, ref: str, *, follow: bool, tail: int, function: str | None) -> AsyncIterator[LogLine]:
+    async def logs(
+        self, ref: str, environment: str, *, follow: bool, tail: int, function: str | None
+    ) -> AsyncIterator[LogLine]:
         """The last lines, then, with `follow`, what comes until the app ends."""
-        info = await self.app(ref)
+        info = await self.app(ref, environment)
         log = self._logs.app(info.id)
         for line in log.tail(tail, function):
             yield line
@@ -109,24 +113,32 @@ class Apps:
                 yield line
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    async def _living(self, name: str) -> AppRecord | None:
-        app = await (await self._store()).app(name, self._settings.environment)
+    async def _living(self, name: str, environment: str) -> AppRecord | None:
+        app = await (await self._store()).app(name, environment)
         return app if app is not None and app.stopped_at is None else None
 
-    async def _record(self, ref: str) -> AppRecord:
+    async def _record(self, ref: str, environment: str) -> AppRecord:
+        await self._environments.find(environment)
         store = await self._store()
-        app = await store.app(ref, self._settings.environment)
+        app = await store.app(ref, environment)
         if app is None:
-            records = await store.apps(self._settings.environment)
+            records = await store.apps(environment)
             app = next((record for record in records if record.id == ref), None)
         if app is None:
-            raise NotFoundError(f"There is no app {ref!r}.", hint="portico app list shows those that there are.")
+            raise NotFoundError(
+                f"There is no app {ref!r} in the environment {environment!r}.",
+                hint="`portico app list` shows those that there are; --env names another environment.",
+            )
         return app
 
-    def _ephemeral(self) -> list[tuple[str, Release, float]]:
+    def _ephemeral(self, environment: str) -> list[tuple[str, Release, float]]:
         """Id, release and time of creation of those that live now; they may end while they are looked at."""
         created_at = self._rollouts.created_at
-        return [(app_id, release, created_at[app_id]) for app_id, release in self._rollouts.ephemeral_apps.items()]
+        return [
+            (app_id, release, created_at[app_id])
+            for app_id, release in self._rollouts.ephemeral_apps.items()
+            if release.environment == environment
+        ]
 
     async def _ephemeral_info(self, app_id: str, release: Release, created_at: float) -> AppInfo:
         return AppInfo(
@@ -144,7 +156,8 @@ class Apps:
         current = next((deployment for deployment in history if deployment.version == app.current), None)
         functions: list[FunctionInfo] = []
         if current is not None and app.stopped_at is None:
-            functions = await self._functions(app.id, current.spec, self._rollouts.urls(current.spec))
+            environment = await self._environments.find(app.environment)
+            functions = await self._functions(app.id, current.spec, self._rollouts.urls(current.spec, environment))
         return AppInfo(
             id=app.id,
             name=app.name,

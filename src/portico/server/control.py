@@ -23,6 +23,8 @@ from portico.model.settings import Settings
 from portico.model.version import VERSION
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
+from portico.server.environment_service import EnvironmentControl
+from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
 from portico.store.blobs import FolderBlobs
@@ -93,10 +95,12 @@ class ControlPlane:
         blobs = FolderBlobs(settings.home)
         images = UvImages(settings.home)
         await images.sweep()
+        environments = Environments(settings.workspace, opened)
         self._rollouts = Rollouts(
             settings,
             outside.port,
             store=opened,
+            environments=environments,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -104,15 +108,16 @@ class ControlPlane:
             logs=self.logs,
         )
         apps = Apps(
-            settings,
             store=opened,
+            environments=environments,
             rollouts=self._rollouts,
             data=outside.data,
             bridge=outside.bridge,
             logs=self.logs,
         )
         service = Server(outside, self._rollouts)
-        await self._listen(make_app(service, apps, self._rollouts, blobs), settings.control_socket)
+        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts)
+        await self._listen(make_app(service, apps, self._rollouts, blobs, places), settings.control_socket)
         await self._listen(make_public_app(), outside.public_socket)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
 

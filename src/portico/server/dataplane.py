@@ -50,6 +50,7 @@ class Release:
     bundle_dir: Path
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
+    suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ class MethodEndpoint:
 
     def __init__(self, cls: FunctionEndpoint, method: str, *, called: bool) -> None:
         self._cls = cls
-        self._door = door_of(method)
+        self._door = _door(cls.supervisor.function, method)
         self._called = called
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
@@ -159,6 +159,7 @@ class Passage:
 class _PassageLease:
     def __init__(self, address: str) -> None:
         self.address = address
+        self.is_foreign = False
 
     def release(self) -> None:
         """Nothing was held."""
@@ -167,7 +168,12 @@ class _PassageLease:
 
 
 def _doors(function: FunctionSpec) -> frozenset[str]:
-    return frozenset(door_of(method.name) for method in function.cls.methods) if function.cls else frozenset()
+    return frozenset(_door(function, method.name) for method in function.cls.methods) if function.cls else frozenset()
+
+
+def _door(function: FunctionSpec, method: str) -> str:
+    """A program listens where it likes."""
+    return "" if function.program is not None else door_of(method)
 
 
 def admit(endpoint: Endpoint, waiter: Waiter, input_id: str) -> None:

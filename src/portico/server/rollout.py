@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
-from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, Images, Store
+from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
 from portico.model.settings import Settings
-from portico.model.spec import AppSpec, Bundle, ImageSpec, WebKind
+from portico.model.spec import AppSpec, Bundle, ImageSpec
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
+from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.wire import spec as spec_wire
 from portico.wire.control import (
@@ -37,7 +38,6 @@ from portico.wire.control import (
 
 Emit = Callable[[Event], None]
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
-_SERVED: Final = frozenset([WebKind.FASTAPI_ENDPOINT, WebKind.ASGI_APP, WebKind.WSGI_APP])
 
 
 def new_app_id() -> str:
@@ -54,6 +54,7 @@ class Rollouts:
         port: int,
         *,
         store: Callable[[], Awaitable[Store]],
+        environments: Environments,
         blobs: Blobs,
         images: Images,
         data: DataPlane,
@@ -63,12 +64,13 @@ class Rollouts:
         self._settings = settings
         self._port = port
         self._store = store
+        self._environments = environments
         self._blobs = blobs
         self._images = images
         self._data = data
         self._bridge = bridge
         self._logs = logs
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self.ephemeral_apps: dict[str, Release] = {}
         self.created_at: dict[str, float] = {}
         self.deployed: set[str] = set()  # the ids of the living deployed apps
@@ -77,11 +79,11 @@ class Rollouts:
         self._booted = asyncio.Event()
 
     # -- deployed apps --------------------------------------------------------------------------------------------
-    def deploy(self, request: DeployRequest) -> AsyncIterator[Event]:
+    def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         """Events until Deployed."""
-        return stream(lambda emit: self._deploy(request, emit))
+        return stream(lambda emit: self._deploy(request, environment, emit))
 
-    async def _deploy(self, request: DeployRequest, emit: Emit) -> None:
+    async def _deploy(self, request: DeployRequest, environment: str, emit: Emit) -> None:
         name = request.name or request.spec.name
         if not name:
             raise InvalidError("The app has no name.", hint='Give it one: modal.App("name"), or --name.')
@@ -96,28 +98,38 @@ class Rollouts:
                 f"This version does not know the strategy {request.strategy!r} yet.", hint="Leave --strategy out."
             )
         spec = replace(request.spec, name=name)
-        async with self.alone(name):
-            await self._deploy_version(spec, request.bundle, emit, tag=request.tag)
+        async with self.alone(environment, name):
+            await self._deploy_version(environment, spec, request.bundle, emit, tag=request.tag)
 
-    async def redeploy(self, record: DeploymentRecord, name: str, emit: Emit) -> None:
+    async def redeploy(self, record: DeploymentRecord, environment: str, name: str, emit: Emit) -> None:
         """Bring an earlier version back, as a new one."""
-        async with self.alone(name):
-            await self._deploy_version(record.spec, record.bundle, emit, tag=record.tag, rollback_of=record.version)
+        async with self.alone(environment, name):
+            await self._deploy_version(
+                environment, record.spec, record.bundle, emit, tag=record.tag, rollback_of=record.version
+            )
 
     @asynccontextmanager
-    async def alone(self, name: str) -> AsyncIterator[None]:
+    async def alone(self, environment: str, name: str) -> AsyncIterator[None]:
         """One change of a deployed app at a time, and none before all apps are up: who held which label, counts."""
         await self._booted.wait()
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._locks.setdefault((environment, name), asyncio.Lock()):
             yield
 
     async def _deploy_version(
-        self, spec: AppSpec, bundle: Bundle, emit: Emit, *, tag: str | None = None, rollback_of: int | None = None
+        self,
+        where: str,
+        spec: AppSpec,
+        bundle: Bundle,
+        emit: Emit,
+        *,
+        tag: str | None = None,
+        rollback_of: int | None = None,
     ) -> None:
         began = time.monotonic()
+        environment = await self._environments.find(where)
         store = await self._store()
         assert spec.name is not None
-        app = await store.app(spec.name, self._settings.environment)
+        app = await store.app(spec.name, where)
         history = await store.history(app.id) if app is not None and app.stopped_at is None else []
         digest = hashlib.sha256(spec_wire.encode(spec, bundle)).hexdigest()
         current = next((d for d in history if app is not None and d.version == app.current), None)
@@ -125,16 +137,16 @@ class Rollouts:
             app = AppRecord(
                 id=new_app_id(),
                 name=spec.name,
-                environment=self._settings.environment,
+                environment=where,
                 created_at=time.time(),
                 stopped_at=None,
                 current=0,
             )
         elif current is not None and current.digest == digest and not _forced(spec):
-            emit(_deployed(app.id, spec.name, current.version, self.urls(spec), began, unchanged=True))
+            emit(_deployed(app.id, spec.name, current.version, self.urls(spec, environment), began, unchanged=True))
             return
         version = max((d.version for d in history), default=0) + 1
-        release = await self._prepare(app.id, version, spec, bundle, emit, suffix="", ephemeral=False)
+        release = await self._prepare(app.id, version, environment, spec, bundle, emit)
         deployment = DeploymentRecord(
             app_id=app.id,
             version=version,
@@ -145,9 +157,13 @@ class Rollouts:
             tag=tag,
             rollback_of=rollback_of,
         )
-        await self._roll_out(
-            release, emit, lambda: store.record(app=replace(app, current=version), deployment=deployment)
-        )
+
+        async def commit() -> None:
+            if await self._environments.find(where) != environment:
+                raise ConflictError(f"The environment {where!r} was changed meanwhile.", hint="Deploy again.")
+            await store.record(app=replace(app, current=version), deployment=deployment)
+
+        await self._roll_out(release, emit, commit)
         self.deployed.add(app.id)
         self.deployed_here.add(app.id)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
@@ -160,45 +176,61 @@ class Rollouts:
             self._booted.set()
 
     async def _boot(self) -> None:
-        store = await self._store()
-        for app in await store.apps(self._settings.environment):
-            history = await store.history(app.id)
-            deployment = next((d for d in history if d.version == app.current), None)
-            if deployment is None:
-                continue
-            labels, _ = self._addresses(deployment.spec, "")
-            if app.stopped_at is not None:
-                for label in labels.values():
-                    await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
-                continue
-            self.deployed.add(app.id)
-            try:
-                release = await self._prepare(
-                    app.id, app.current, deployment.spec, deployment.bundle, _ignore, suffix="", ephemeral=False
+        for environment in await self._environments.all():
+            for app in await (await self._store()).apps(environment.name):
+                await self._boot_app(app, environment)
+
+    async def _boot_app(self, app: AppRecord, environment: EnvironmentRecord) -> None:
+        deployment = await self._current(app)
+        if deployment is None:
+            return
+        labels, _ = self._addresses(deployment.spec, environment, "")
+        if app.stopped_at is not None:
+            for label in labels.values():
+                await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
+            return
+        self.deployed.add(app.id)
+        try:
+            await self._install(app, deployment, environment)
+        except Exception as error:
+            self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
+            with suppress(ConflictError):  # another app answers for these labels
+                await self._bridge.call(
+                    self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
                 )
-                await self._bridge.call(self._data.install, release)
-            except Exception as error:
-                self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
-                with suppress(ConflictError):  # another app answers for these labels
-                    await self._bridge.call(
-                        self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
-                    )
+
+    async def readdress(self, app: AppRecord, environment: EnvironmentRecord) -> None:
+        """Have a living app answer at the URLs that its environment gives it now."""
+        async with self.alone(environment.name, app.name):
+            record = await (await self._store()).app(app.name, environment.name)
+            deployment = None if record is None or record.stopped_at is not None else await self._current(record)
+            if record is not None and deployment is not None:
+                await self._install(record, deployment, environment)
+
+    async def _install(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> None:
+        release = await self._prepare(app.id, app.current, environment, deployment.spec, deployment.bundle, _ignore)
+        await self._bridge.call(self._data.install, release)
+
+    async def _current(self, app: AppRecord) -> DeploymentRecord | None:
+        history = await (await self._store()).history(app.id)
+        return next((deployment for deployment in history if deployment.version == app.current), None)
 
     async def tidy(self) -> None:
         """Remove the files that no version of a living app needs. Only while nothing runs: at the server's end."""
         store = await self._store()
-        living = [app for app in await store.apps(self._settings.environment) if app.stopped_at is None]
+        apps = [app for environment in await self._environments.all() for app in await store.apps(environment.name)]
+        living = [app for app in apps if app.stopped_at is None]
         await self._blobs.collect([d.bundle for app in living for d in await store.history(app.id)])
 
     # -- ephemeral apps -------------------------------------------------------------------------------------------
-    async def ephemeral(self, request: EphemeralRequest) -> AsyncIterator[Event]:
+    async def ephemeral(self, request: EphemeralRequest, environment: str) -> AsyncIterator[Event]:
         """Events for as long as the app lives; closing the iterator ends it."""
         app_id = new_app_id()
         suffix = f"-{check_dev_suffix(request.dev_suffix)}"
         spec = replace(request.spec, name=request.name or request.spec.name or request.spec.entry.module)
         lines = self._logs.app(app_id).follow(None)
         try:
-            async for event in stream(lambda emit: self._bring_up(app_id, spec, request, suffix, emit)):
+            async for event in stream(lambda emit: self._bring_up(app_id, environment, spec, request, suffix, emit)):
                 yield event
             async for line in lines:
                 yield line
@@ -210,13 +242,16 @@ class Rollouts:
             self._bridge.post(self._data.stop, app_id)
             self._logs.app(app_id).end()
 
-    async def _bring_up(self, app_id: str, spec: AppSpec, request: EphemeralRequest, suffix: str, emit: Emit) -> None:
+    async def _bring_up(
+        self, app_id: str, where: str, spec: AppSpec, request: EphemeralRequest, suffix: str, emit: Emit
+    ) -> None:
+        environment = await self._environments.find(where)
         assert spec.name is not None
         check_object_name(spec.name, "app")
         self._check(spec)
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
-        release = await self._prepare(app_id, 0, spec, request.bundle, emit, suffix=suffix, ephemeral=True)
+        release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
         for loser, name in await self._bridge.call(self._data.check_labels, release):
             emit(Warned(f"Took over a label from the running app {name!r}."))
             self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
@@ -227,39 +262,44 @@ class Rollouts:
         self.created_at[app_id] = time.time()
         emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
 
-    def hold(self, app_id: str) -> None:
+    def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""
-        self._ephemeral(app_id)
+        self._ephemeral(app_id, environment)
         self._bridge.post(self._data.hold, app_id)
 
-    def release(self, app_id: str) -> None:
+    def release(self, app_id: str, environment: str) -> None:
         """They wait no longer."""
-        self._bridge.post(self._data.release, app_id)
+        with suppress(NotFoundError):  # it has ended, and nobody waits
+            self._ephemeral(app_id, environment)
+            self._bridge.post(self._data.release, app_id)
 
-    def reload(self, app_id: str, request: DeployRequest) -> AsyncIterator[Event]:
+    def reload(self, app_id: str, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         """Replace the app's code. Events until Deployed."""
-        return stream(lambda emit: self._reload(app_id, request, emit))
+        return stream(lambda emit: self._reload(app_id, request, environment, emit))
 
-    async def _reload(self, app_id: str, request: DeployRequest, emit: Emit) -> None:
+    async def _reload(self, app_id: str, request: DeployRequest, where: str, emit: Emit) -> None:
         began = time.monotonic()
-        before = self._ephemeral(app_id)
+        before = self._ephemeral(app_id, where)
         try:
             self._check(request.spec)
             spec = replace(request.spec, name=before.app_name)
-            suffix = f"-{next(iter(before.labels.values())).rpartition('-')[2]}" if before.labels else "-dev"
+            environment = await self._environments.find(where)
             version = before.version + 1
-            release = await self._prepare(app_id, version, spec, request.bundle, emit, suffix=suffix, ephemeral=True)
+            release = await self._prepare(
+                app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
+            )
             await self._roll_out(release, emit, _nothing)
         finally:
-            self.release(app_id)
+            self.release(app_id, where)
         if app_id in self.ephemeral_apps:  # it may have ended at this moment
             self.ephemeral_apps[app_id] = release
         emit(_deployed(app_id, before.app_name, release.version, release.urls, began))
 
-    def _ephemeral(self, app_id: str) -> Release:
-        if app_id not in self.ephemeral_apps:
-            raise NotFoundError(f"There is no running ephemeral app {app_id}.")
-        return self.ephemeral_apps[app_id]
+    def _ephemeral(self, app_id: str, environment: str) -> Release:
+        found = self.ephemeral_apps.get(app_id)
+        if found is None or found.environment != environment:
+            raise NotFoundError(f"There is no running ephemeral app {app_id} in the environment {environment!r}.")
+        return found
 
     # -- shared ---------------------------------------------------------------------------------------------------
     def _check(self, spec: AppSpec) -> None:
@@ -268,8 +308,6 @@ class Rollouts:
         for function in spec.web_functions:
             web = function.web
             assert web is not None
-            if web.kind not in _SERVED:
-                raise UnsupportedError(f"{function.name}: this version does not serve @{web.kind.value} yet.")
             if web.requires_proxy_auth:
                 raise UnsupportedError(
                     f"{function.name}: requires_proxy_auth needs proxy tokens, which this version does not have yet.",
@@ -283,18 +321,21 @@ class Rollouts:
         port = "" if self._port == 80 else f":{self._port}"
         return f"http://{label}.{self._settings.domain}{port}"
 
-    def urls(self, spec: AppSpec) -> dict[str, str]:
+    def urls(self, spec: AppSpec, environment: EnvironmentRecord) -> dict[str, str]:
         """The URL of each web function of a deployed app."""
-        return self._addresses(spec, "")[1]
+        return self._addresses(spec, environment, "")[1]
 
-    def _addresses(self, spec: AppSpec, suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+    def _addresses(
+        self, spec: AppSpec, environment: EnvironmentRecord, suffix: str
+    ) -> tuple[dict[str, str], dict[str, str]]:
         """Labels and URLs, by function."""
         assert spec.name is not None
+        source = self._environments.source(environment)
         labels: dict[str, str] = {}
         for function in spec.web_functions:
             assert function.web is not None
             label = function.web.label or auto_label(spec.name, function.name)
-            host = host_label(self._settings.workspace, label, suffix=suffix)
+            host = host_label(source, label, suffix=suffix)
             holder = next((other for other, taken in labels.items() if taken == host), None)
             if holder is not None:
                 raise InvalidError(f"{holder} and {function.name} would both have the label {host!r}.")
@@ -302,10 +343,18 @@ class Rollouts:
         return labels, {name: self.url_of(label) for name, label in labels.items()}
 
     async def _prepare(
-        self, app_id: str, version: int, spec: AppSpec, bundle: Bundle, emit: Emit, *, suffix: str, ephemeral: bool
+        self,
+        app_id: str,
+        version: int,
+        environment: EnvironmentRecord,
+        spec: AppSpec,
+        bundle: Bundle,
+        emit: Emit,
+        *,
+        suffix: str = "",
     ) -> Release:
-        """Everything that its containers need, on this machine."""
-        labels, urls = self._addresses(spec, suffix)
+        """Everything that its containers need, on this machine. An ephemeral app has a suffix, a deployed one none."""
+        labels, urls = self._addresses(spec, environment, suffix)
         for warning in (*spec.warnings, *without_effect(spec)):
             emit(Warned(warning))
         folder, images = await asyncio.gather(self._blobs.materialize(bundle), self._build(spec, emit))
@@ -314,8 +363,9 @@ class Rollouts:
             app_id=app_id,
             app_name=spec.name,
             version=version,
-            ephemeral=ephemeral,
-            environment=self._settings.environment,
+            ephemeral=bool(suffix),
+            environment=environment.name,
+            suffix=suffix,
             spec=spec,
             images=images,
             bundle_dir=Path(folder),

@@ -66,8 +66,13 @@ class SlotLease(Lease["Worker", Waiter]):
 
     @property
     def address(self) -> str:
-        """The container's Unix socket."""
+        """Where the container serves HTTP."""
         return self.member.container.container.address
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a program of the user's own does."""
+        return self.member.container.supervisor.is_foreign
 
     def release(self) -> None:
         """The input has ended."""
@@ -120,6 +125,7 @@ class Supervisor:
         self._loop = loop
         concurrency = self.function.concurrency
         self._autoscaler = self.function.autoscaler
+        self.is_foreign = function.program is not None
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
         self._target = min(concurrency.target, slots)
         self.pool: Pool[Worker, Waiter] = Pool(slots, QUEUE_LIMIT, SlotLease)

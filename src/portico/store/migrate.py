@@ -6,13 +6,15 @@ longer to import than the server takes to start.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
+from portico.model.naming import MAIN
 from portico.store.check import check_revision
 from portico.store.revisions import HEAD
-from portico.store.schema import metadata
+from portico.store.schema import environments, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # As Alembic makes it, and in a collection of its own: Alembic must not take it for one of ours.
@@ -25,6 +27,7 @@ def bring_up_to_date(connection: Connection, path: Path) -> None:
         metadata.create_all(connection)
         _stamp.metadata.create_all(connection)
         connection.execute(_stamp.insert().values(version_num=HEAD))
+        connection.execute(environments.insert().values(name=MAIN, web_suffix="", created_at=time.time()))
         return
     known = inspect(connection).has_table(_stamp.name)
     revisions = list(connection.scalars(select(_stamp.c.version_num))) if known else []
@@ -33,11 +36,11 @@ def bring_up_to_date(connection: Connection, path: Path) -> None:
         upgrade(connection)
 
 
-def upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that are missing up to this revision."""
     from alembic import command
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

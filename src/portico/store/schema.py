@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData(
     naming_convention={  # names for all, so that migrations can address them on every database
@@ -13,13 +13,22 @@ metadata = MetaData(
     }
 )
 
+environments = Table(
+    "environments",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("web_suffix", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),  # seconds since the epoch, as all times here
+    UniqueConstraint("web_suffix"),
+)
+
 apps = Table(
     "apps",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("name", String(64), nullable=False),
     Column("environment", String(64), nullable=False),
-    Column("created_at", Double, nullable=False),  # seconds since the epoch, as all times here
+    Column("created_at", Double, nullable=False),
     Column("stopped_at", Double, nullable=True),
     Column("current", Integer, nullable=False),  # the version that is live
     Index("ix_apps_environment_name", "environment", "name"),

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
 from portico.store.check import check_database
+from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
 from portico.store.schema import apps, deployments
 from portico.wire import spec as wire
@@ -52,6 +53,7 @@ class SqlStore:
     def __init__(self, engine: AsyncEngine, path: Path) -> None:
         self._engine = engine
         self._path = path
+        self.environments = SqlEnvironments(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"

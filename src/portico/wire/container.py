@@ -85,7 +85,9 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Container -> server: it listens on its socket."""
+    """Container -> server: it listens on its socket, or on this "host:port"."""
+
+    address: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

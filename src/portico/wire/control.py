@@ -17,6 +17,12 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     GET    /v1/apps/{ref}/history                    -> History
     POST   /v1/apps/{ref}/rollback  RollbackRequest  -> events, Deployed
     GET    /v1/apps/{ref}/logs?follow=&tail=&function= -> LogLine… (Ended when the app ends, with follow)
+    GET    /v1/environments                          -> EnvironmentList
+    POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
+    PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
+    DELETE /v1/environments/{name}?stop_apps=        -> 204
+
+What is about apps takes `?environment=`; without it, `main` is meant.
 
 Errors: the status of the error's code, and a `Problem`.
 """
@@ -125,6 +131,36 @@ class History(msgspec.Struct, frozen=True):
     """Versions, the newest first."""
 
     versions: list[VersionInfo]
+
+
+class EnvironmentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment. apps: how many live there. label: what the labels of its endpoints begin with."""
+
+    name: str
+    web_suffix: str
+    created_at: float
+    label: str
+    apps: int = 0
+
+
+class EnvironmentList(msgspec.Struct, frozen=True):
+    """Environments, the oldest first."""
+
+    environments: list[EnvironmentInfo]
+
+
+class NewEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """web_suffix: None makes one of the name."""
+
+    name: str
+    web_suffix: str | None = None
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What is None stays."""
+
+    name: str | None = None
+    web_suffix: str | None = None
 
 
 # -- events -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
@@ -15,16 +16,21 @@ _FIRST_CONTROL: Final = 0x8
 
 
 class FrameCounter:
-    """One direction of one WebSocket. Messages of more than `limit` bytes do not pass.
+    """One direction of one WebSocket, up to its Close frame or ours. `masked`: as a client sends it.
 
-    A compressed message counts as it is on the wire. What cannot be compressed grows there: by 5 bytes in each of
-    deflate's blocks, of 2,048 bytes and more as the usual libraries set it up. So it may be 1/128 longer.
+    Messages of more than `limit` bytes do not pass; None: all do. A compressed message counts as it is on the wire.
+    What cannot be compressed grows there: by 5 bytes in each of deflate's blocks, of 2,048 bytes and more as the usual
+    libraries set it up. So it may be 1/128 longer.
     """
 
-    def __init__(self, limit: int = MAX_MESSAGE) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = MAX_MESSAGE, *, masked: bool = False) -> None:
         self.too_large = False  # a frame was stopped, and everything behind it
-        self._closing = False
+        self._limit = sys.maxsize if limit is None else limit
+        self._masked = masked
+        self._closing = False  # the sender's Close has begun to pass, or to be thrown away
+        self._ending: bytes | None = None  # our Close
+        self._under_way = 0  # bytes that still pass before it
+        self._ended = False  # it has gone out
         self._header = b""  # the beginning of a header, held back until the rest of it is there
         self._payload = 0  # bytes of the current frame that are still to come
         self._message = 0  # bytes of the current message in the frames before
@@ -34,17 +40,42 @@ class FrameCounter:
         return f"<FrameCounter {self._message} B{' closed' if self.closed else ''}{' stopped' * self.too_large}>"
 
     @property
-    def between_frames(self) -> bool:
-        """Whether what has passed ends with the end of a frame."""
-        return self.too_large or not self._payload
+    def closed(self) -> bool:
+        """Whether the sender's Close frame has come, in whole."""
+        return self._closing and not self._payload
 
     @property
-    def closed(self) -> bool:
-        """Whether a Close frame has come, in whole."""
-        return self._closing and not self._payload
+    def ended(self) -> bool:
+        """Whether the receiver has got a Close frame, the sender's or ours."""
+        return self._ended or (self.closed and self._ending is None)
 
     def feed(self, data: bytes) -> bytes:
         """Count these bytes; those that may pass. A header passes when it is complete."""
+        passing = self._scan(data)
+        if self._ending is None:
+            return passing
+        passing = data[: self._under_way]
+        self._under_way -= len(passing)
+        return passing if self._under_way else passing + self._farewell()
+
+    def end(self, code: int) -> bytes:
+        """Let no further frame pass, but for the one that is under way. What to send now: our Close frame, or nothing.
+
+        When a frame is under way, `feed` adds our Close frame to its end.
+        """
+        if self._ending is not None or self._closing:
+            return b""
+        self._ending = close_frame(code, masked=self._masked)
+        self._under_way = 0 if self.too_large else self._payload
+        return b"" if self._under_way else self._farewell()
+
+    def _farewell(self) -> bytes:
+        if self._ended or self._ending is None:
+            return b""
+        self._ended = True
+        return self._ending
+
+    def _scan(self, data: bytes) -> bytes:
         if self._header:
             data = self._header + data
         stop = 0 if self.too_large else None
@@ -79,9 +110,9 @@ class FrameCounter:
             self._closing = self._closing or opcode == _CLOSE
             return
         if opcode:
-            self._allowance = self.limit >> 7 if first & _COMPRESSED else 0
+            self._allowance = self._limit >> 7 if first & _COMPRESSED else 0
         self._message += payload
-        self.too_large = self.too_large or self._message > self.limit + self._allowance
+        self.too_large = self.too_large or self._message > self._limit + self._allowance
         if first & _FINAL:
             self._message = 0
 

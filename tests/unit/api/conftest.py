@@ -56,7 +56,7 @@ def services() -> FakeServices:
 @pytest.fixture
 def control_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "control.sock"
-    with serving(make_app(services, services, services, services), path):
+    with serving(make_app(services, services, services, services, services), path):
         yield path
 
 

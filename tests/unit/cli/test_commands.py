@@ -96,11 +96,34 @@ def test_bad_settings_are_1(settings):
     assert "PORTICO_LISTEN" in done.stderr
 
 
-def test_other_environments_are_refused(settings):
-    """`-e` knows main only, and says so."""
-    done = run("app", "list", "-e", "staging")
+def test_an_impossible_environment_is_used_wrongly(settings):
+    """A name that no environment can have is a mistake of the command line's."""
+    done = run("app", "list", "-e", "a/b")
     assert done.returncode == 2
-    assert "no environment 'staging'" in done.stderr
+    assert "Invalid environment name: 'a/b'" in done.stderr
+
+
+def test_environment_verbs(stub):
+    """`environment` makes, lists, changes and deletes them; deleting asks first."""
+    assert "begin with acme-staging--" in run("environment", "create", "staging").stdout
+    assert "begin with acme-s--" in run("environment", "update", "staging", "--set-web-suffix", "s").stdout
+    listed = json.loads(run("environment", "list", "--json").stdout)
+    assert [(e["name"], e["web_suffix"], e["label"]) for e in listed] == [
+        ("main", "", "acme"),
+        ("staging", "s", "acme-s"),
+    ]
+    assert "staging  s           acme-s--…" in run("environment", "list").stdout
+    refused = run("environment", "delete", "staging")
+    assert (refused.returncode, "Pass --yes" in refused.stderr) == (1, True)
+    assert run("environment", "delete", "staging", "--yes").returncode == 0
+    assert "no environment 'staging'" in run("environment", "delete", "staging", "--yes").stderr
+
+
+def test_an_update_without_a_change_is_used_wrongly(settings):
+    """It says what can be changed."""
+    done = run("environment", "update", "staging")
+    assert done.returncode == 2
+    assert "--set-name or --set-web-suffix" in done.stderr
 
 
 def test_deploy_json_is_all_of_stdout(stub, project):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from portico.client.settings import load_settings
+from portico.client.settings import environment_name, load_settings
 from portico.model.errors import InvalidError
 
 
 def test_defaults():
     """Without any variable there is a complete, valid set."""
     settings = load_settings({})
-    assert (settings.listen, settings.domain, settings.environment) == ("127.0.0.1:7777", "localhost", "main")
+    assert (settings.listen, settings.domain) == ("127.0.0.1:7777", "localhost")
     assert settings.home.name == "portico"
     assert settings.workspace
 
@@ -65,3 +65,24 @@ def test_environment_round_trip(tmp_path):
     """A process started with these variables has the same settings."""
     settings = load_settings({"PORTICO_HOME": str(tmp_path), "PORTICO_WORKSPACE": "acme"})
     assert load_settings(settings.variables) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "meant"),
+    [
+        (None, {}, "main"),
+        (None, {"PORTICO_ENVIRONMENT": ""}, "main"),
+        (None, {"MODAL_ENVIRONMENT": "theirs"}, "theirs"),
+        (None, {"PORTICO_ENVIRONMENT": "ours", "MODAL_ENVIRONMENT": "theirs"}, "ours"),
+        ("given", {"PORTICO_ENVIRONMENT": "ours"}, "given"),
+    ],
+)
+def test_the_environment_that_is_meant(given, environ, meant):
+    """What is said comes before the variables, Portico's own before Modal's, and `main` is the default."""
+    assert environment_name(given, environ) == meant
+
+
+def test_a_name_that_no_environment_can_have_is_an_error():
+    """It is refused before anybody is asked."""
+    with pytest.raises(InvalidError, match="environment name: 'a b'"):
+        environment_name(None, {"PORTICO_ENVIRONMENT": "a b"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from portico.client import lookup
+from portico.client.control import ControlClient
 from portico.model.errors import NotFoundError
 from portico.wire.control import AppInfo, FunctionInfo
 
@@ -24,7 +25,7 @@ def info(state: str, url: str | None, name: str = "seed") -> AppInfo:
 @pytest.fixture
 def known(monkeypatch) -> list[AppInfo]:
     apps: list[AppInfo] = []
-    monkeypatch.setattr(lookup.ControlClient, "apps", lambda self: apps)
+    monkeypatch.setattr(ControlClient, "apps", lambda self: [a for a in apps if a.environment == self.environment])
     return apps
 
 

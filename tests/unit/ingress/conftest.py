@@ -19,8 +19,9 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class RecordedLease:
     """A lease that writes down what becomes of it."""
 
-    def __init__(self, address: str, ends: asyncio.Queue[str]) -> None:
+    def __init__(self, address: str, ends: asyncio.Queue[str], *, is_foreign: bool) -> None:
         self.address = address
+        self.is_foreign = is_foreign
         self._ends = ends
 
     def release(self) -> None:
@@ -42,6 +43,7 @@ class Scripted:
     def __init__(self, address: Path) -> None:
         self.address = str(address)
         self.open = True
+        self.is_foreign = False
         self.refusal: Refusal | None = None
         self.waiters: list[Waiter] = []
         self.ends: asyncio.Queue[str] = asyncio.Queue()
@@ -49,7 +51,7 @@ class Scripted:
         self.left = asyncio.Event()
 
     def new_lease(self) -> Lease:
-        return RecordedLease(self.address, self.ends)
+        return RecordedLease(self.address, self.ends, is_foreign=self.is_foreign)
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         if self.refusal is not None:

@@ -354,7 +354,9 @@ async def test_after_an_upgrade_bytes_pass_both_ways(house: House) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_request(reader)
         assert b"upgrade: websocket" in request
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nhello")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\x81\x03hey"
+        )
         while data := await reader.read(100):
             writer.write(data.upper())
         writer.close()
@@ -365,9 +367,9 @@ async def test_after_an_upgrade_bytes_pass_both_ways(house: House) -> None:
         b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
     )
     assert (await client.head()).startswith(b"HTTP/1.1 101")
-    assert await client.reader.readexactly(5) == b"hello"
-    await client.send(b"\x81abc")
-    assert await client.reader.readexactly(4) == b"\x81ABC"
+    assert await client.reader.readexactly(5) == b"\x81\x03hey"
+    await client.send(b"\x81\x02ab")
+    assert await client.reader.readexactly(4) == b"\x81\x02AB"
     client.writer.close()
     assert await house.endpoint.ends.get() == "cancel"
 

@@ -28,7 +28,7 @@ class Asking:
 
 async def test_a_connection_that_ends_before_its_exchange_begins_tells_it_so() -> None:
     """The container may go between the connection and the request: nothing was sent, and another one may have it."""
-    connection = UpstreamConnection(Upstreams(asyncio.get_running_loop()), "address")
+    connection = UpstreamConnection(Upstreams(asyncio.get_running_loop()), "/address")
     connection.connection_made(Closing())
     connection.connection_lost(None)
     asking = Asking()

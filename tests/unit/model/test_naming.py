@@ -77,7 +77,7 @@ def test_good_labels(label):
     assert naming.check_label(label) == label
 
 
-@pytest.mark.parametrize("label", ["", "123", "-api", "api-", "Api", "a_b", "a.b", "ä", "x" * 64, "api\n"])
+@pytest.mark.parametrize("label", ["", "123", "-api", "api-", "Api", "a_b", "a.b", "ä", "x" * 64, "api\n", "ab--x"])
 def test_bad_labels(label):
     """A user's label is never changed; one that DNS would not take is refused."""
     with pytest.raises(InvalidError, match="Invalid label"):
@@ -104,3 +104,32 @@ def test_bad_workspaces(name):
 def test_every_user_gets_a_workspace(user, workspace):
     """A workspace made of a user's name is always a good one."""
     assert naming.check_workspace(naming.workspace_from(user)) == workspace
+
+
+@pytest.mark.parametrize("name", ["", "-a", "_a", "a b", "a.b", "en-1", "x" * 65])
+def test_bad_environments(name):
+    """An environment's name has letters, digits, "-" and "_", and is not shaped like an id."""
+    with pytest.raises(InvalidError, match="Invalid environment name"):
+        naming.check_environment(name)
+
+
+@pytest.mark.parametrize("suffix", ["-a", "a-", "a--b", "A", "a_b", "x" * 21])
+def test_bad_web_suffixes(suffix):
+    """A suffix is a part of a host name, and "--" in it would look like the end of the workspace."""
+    with pytest.raises(InvalidError, match="Invalid web suffix"):
+        naming.check_web_suffix(suffix)
+
+
+@pytest.mark.parametrize(
+    ("environment", "suffix"),
+    [("staging", "staging"), ("Dev_2", "dev-2"), ("a__b", "a-b"), ("x" * 19 + "_y", "x" * 19)],
+)
+def test_every_environment_gets_a_web_suffix(environment, suffix):
+    """It is made of its name, and is always a good one."""
+    assert naming.check_web_suffix(naming.web_suffix_from(environment)) == suffix
+
+
+@pytest.mark.parametrize(("suffix", "source"), [("", "acme"), ("staging", "acme-staging")])
+def test_an_environments_suffix_follows_the_workspace(suffix, source):
+    """So its labels differ from those of all other environments."""
+    assert naming.source_of("acme", suffix) == source

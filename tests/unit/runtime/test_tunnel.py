@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from portico.wire.websocket import MAX_MESSAGE, close_frame
+from portico.wire.websocket import close_frame
 from tests.unit.runtime.wsgi_server import Connection, WsgiFunction, request, serving
 
 UPGRADE = request("GET", "/", "connection: upgrade", "upgrade: websocket")
@@ -203,63 +203,6 @@ async def test_a_client_that_leaves_at_once_ends_the_apps_socket_too(tmp_path: P
         await asyncio.sleep(0)
         served.cancel("in-1")
         assert await served.done.get() == "in-1"
-
-
-async def test_a_message_of_the_client_that_is_too_large_is_1009(tmp_path: Path) -> None:
-    """Both sides are told; one of just the right size passes before it."""
-    heard: list[bytes] = []
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(b"\x81\x05" + b"start")
-        heard.append(exactly(connection, MAX_MESSAGE + 10)[-5:])
-        while data := connection.recv(65536):
-            heard.append(data)
-
-    async with serving(switching(talk), tmp_path) as served:
-        connection = await served.connect(UPGRADE)
-        await switched(connection)
-        connection.send(large(MAX_MESSAGE))
-        connection.send(large(MAX_MESSAGE + 1))
-        await connection.until(b"start")
-        assert await connection.exactly(4) == close_frame(1009)
-        connection.send(close_frame(1009, masked=True))
-        assert await connection.rest() == b""
-    assert b"".join(heard) == b"xxxxx" + close_frame(1009, masked=True)
-
-
-async def test_a_message_of_the_app_that_is_too_large_is_1009(tmp_path: Path) -> None:
-    """What it sent before reaches the client, and nothing of what it sends after."""
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(text(b"before") + large(MAX_MESSAGE + 1) + text(b"after"))
-
-    async with serving(switching(talk), tmp_path) as served:
-        connection = await served.connect(UPGRADE)
-        await switched(connection)
-        assert await connection.exactly(12) == text(b"before") + close_frame(1009)
-        connection.send(close_frame(1009, masked=True))
-        assert await connection.rest() == b""
-
-
-async def test_our_close_waits_for_the_end_of_a_frame(tmp_path: Path) -> None:
-    """The app is in the middle of one when the client's message is too large."""
-    told = threading.Event()
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(b"\x81\x06abc")
-        assert exactly(connection, 8) == close_frame(1009, masked=True)
-        told.set()
-        connection.sendall(b"def" + text(b"after"))
-
-    async with serving(switching(talk), tmp_path) as served:
-        connection = await served.connect(UPGRADE)
-        await switched(connection)
-        await connection.until(b"abc")
-        connection.send(large(MAX_MESSAGE + 1))
-        await asyncio.to_thread(told.wait)
-        assert await connection.exactly(7) == b"def" + close_frame(1009)
-        connection.send(close_frame(1009, masked=True))
-        assert await connection.rest() == b""
 
 
 async def test_cancel_ends_a_websocket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

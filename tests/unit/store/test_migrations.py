@@ -80,3 +80,12 @@ def test_opening_a_database_loads_no_alembic(tmp_path: Path) -> None:
     )
     argv = [sys.executable, "-c", program, str(tmp_path / "portico.db")]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_what_was_deployed_before_there_were_environments_is_in_main(connection: Connection) -> None:
+    """The first schema's apps say "main", and after the migration that is an environment without a suffix."""
+    upgrade(connection, "0001")
+    connection.exec_driver_sql("INSERT INTO apps VALUES ('ap-1', 'seed', 'main', 1.0, NULL, 1)")
+    upgrade(connection)
+    found = connection.exec_driver_sql("SELECT e.web_suffix FROM apps a JOIN environments e ON e.name = a.environment")
+    assert found.all() == [("",)]

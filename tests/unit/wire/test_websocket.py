@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from portico.wire.websocket import FrameCounter, close_frame
 
@@ -41,7 +43,6 @@ def test_what_is_small_enough_passes_unchanged(size: int) -> None:
     passed = b"".join(counter.feed(piece) for piece in pieces(STREAM, size))
     assert passed == STREAM
     assert not counter.too_large
-    assert counter.between_frames
     assert not counter.closed
 
 
@@ -56,7 +57,6 @@ def test_a_frame_that_is_too_large_does_not_begin_to_pass(size: int, payload: in
     passed = b"".join(counter.feed(piece) for piece in pieces(stream, size))
     assert passed == before
     assert counter.too_large
-    assert counter.between_frames
 
 
 def test_a_message_is_as_large_as_all_its_frames() -> None:
@@ -95,16 +95,78 @@ def test_a_close_frame_is_seen_when_it_is_whole(stopped: bool) -> None:
     assert counter.closed
 
 
-def test_a_counter_knows_when_it_is_inside_a_frame() -> None:
-    """A header that is held back is not inside."""
+CLOSED = close_frame(1009)
+
+
+@pytest.mark.parametrize("cut", range(len(frame(TEXT, b"y" * 300)) + 1))
+def test_an_end_waits_for_the_end_of_a_frame(cut: int) -> None:
+    """Wherever it comes: a frame that has begun passes whole, then our Close, then nothing; a held header does not."""
+    stream = frame(TEXT, b"y" * 300)
     counter = FrameCounter()
-    data = frame(TEXT, b"hello")
-    assert counter.feed(data[:1]) == b""
-    assert counter.between_frames
-    assert counter.feed(data[1:4]) == data[:4]
-    assert not counter.between_frames
-    counter.feed(data[4:])
-    assert counter.between_frames
+    passed = counter.feed(stream[:cut]) + counter.end(1009) + counter.feed(stream[cut:] + frame(CLOSE, b""))
+    assert passed == (CLOSED if cut < 4 else stream + CLOSED)
+    assert counter.ended
+    assert counter.end(1009) == counter.feed(stream) == b""
+
+
+def test_after_a_close_of_the_sender_there_is_no_other_one() -> None:
+    """Two Close frames would be one too many."""
+    counter = FrameCounter()
+    counter.feed(frame(CLOSE, b"\x03\xe8"))
+    assert counter.ended
+    assert counter.end(1009) == b""
+
+
+FRAMES = st.builds(
+    frame,
+    st.sampled_from([TEXT, BINARY, CONTINUATION, PING]),
+    st.integers(0, 400).map(bytes),
+    final=st.booleans(),
+    masked=st.booleans(),
+    compressed=st.booleans(),
+)
+
+
+@given(st.lists(FRAMES), st.lists(st.integers(1, 500)), st.integers(0, 1000))
+def test_how_reads_cut_the_stream_changes_nothing(frames: list[bytes], sizes: list[int], limit: int) -> None:
+    """What passes, and whether it is too much, is the same as when all of it comes at once."""
+    stream = b"".join(frames)
+    whole, cut = FrameCounter(limit), FrameCounter(limit)
+    passed = b""
+    at = 0
+    for size in [*sizes, len(stream)]:
+        passed += cut.feed(stream[at : at + size])
+        at += size
+    assert passed == whole.feed(stream)
+    assert stream.startswith(passed)
+    assert cut.too_large == whole.too_large
+    assert cut.too_large or passed == stream
+
+
+@given(st.lists(st.lists(st.integers(0, 300), min_size=1)), st.integers(0, 600))
+def test_all_messages_up_to_the_limit_pass_and_no_others(messages: list[list[int]], limit: int) -> None:
+    """A message is the sum of its frames; it passes up to the frame that makes it too large."""
+    counter = FrameCounter(limit)
+    for sizes in messages:
+        for number, size in enumerate(sizes):
+            piece = frame(CONTINUATION if number else TEXT, bytes(size), final=number + 1 == len(sizes))
+            if sum(sizes[: number + 1]) > limit:
+                assert counter.feed(piece) == b""
+                assert counter.too_large
+                return
+            assert counter.feed(piece) == piece
+    assert not counter.too_large
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 30)))
+def test_bytes_of_any_kind_do_no_harm(data: bytes, sizes: list[int]) -> None:
+    """What is no WebSocket passes, or stops; it raises nothing, and nothing is added."""
+    counter = FrameCounter(1000)
+    at, passed = 0, b""
+    for size in [*sizes, len(data)]:
+        passed += counter.feed(data[at : at + size])
+        at += size
+    assert data.startswith(passed)
 
 
 def test_a_close_frame_is_what_the_standard_says() -> None:
