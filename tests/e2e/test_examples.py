@@ -25,6 +25,11 @@ class Use:
 USES: dict[str, list[Use] | None] = {
     "app_image.py": [Use("greet", "Hello world!"), Use("greet", "Hello Ann!", "/?name=Ann")],
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
+    "class_endpoint.py": [
+        Use("Translator.translate", {"language": "en", "word": "egg"}, "/?word=egg"),
+        Use("Translator.translate", {"language": "de", "word": "Ei"}, "/?language=de&word=egg"),
+    ],
+    "class_methods.py": [Use("total", {"squares": [0, 4, 16], "counted": [0, 2, 4]}, "/?step=2&to=3")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
     "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
