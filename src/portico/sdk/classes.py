@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -86,7 +87,7 @@ class Definition:
 
     def obj(self, values: Mapping[str, object]) -> Obj:
         """What the class gives when it is called with these parameters."""
-        return _LocalObj(self, values)
+        return _LocalObj(self, self.text(values))
 
     def instance(self, text: str) -> Instance:
         """One with these values, to be used in this process."""
@@ -265,12 +266,14 @@ class Obj:
 class _LocalObj(Obj):
     """An object of a class whose code is here: also its other attributes can be looked at."""
 
-    def __init__(self, definition: Definition, values: Mapping[str, object]) -> None:
-        text = definition.text(values)
+    def __init__(self, definition: Definition, text: str) -> None:
         self._instance = functools.cache(lambda: definition.instance(text))
         self._methods = Methods(definition, text, self._instance)
         self._definition = definition
         super().__init__(definition.name, definition.app_name, None, text)
+
+    def __reduce__(self) -> tuple[Callable[..., Obj], tuple[str, *tuple[Any, ...]]]:
+        return _rebuild, (self._definition.raw.__module__, *self._of)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_definition", "_methods", "_instance"):
@@ -278,6 +281,13 @@ class _LocalObj(Obj):
         if self._definition.part(name) is not None:
             return getattr(self._methods, name)
         return getattr(self._instance().object, name)
+
+
+def _rebuild(module: str, name: str, app_name: str | None, environment: str | None, text: str) -> Obj:
+    """An object that has travelled: of the class whose code is there too, or one by name."""
+    cls = getattr(sys.modules.get(module), name, None)
+    definition = cls._definition if isinstance(cls, Cls) else None
+    return Obj(name, app_name, environment, text) if definition is None else _LocalObj(definition, text)
 
 
 def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 
 import pytest
 
@@ -232,6 +233,16 @@ def test_objects_travel():
     """An argument of a call may be an object of a class that is looked up."""
     model = pickle.loads(pickle.dumps(modal.Cls.from_name("app", "Model")(size=3)))
     assert repr(model.inherited) == "<Function Model.inherited of app 'app'>"
+
+
+def test_objects_travel_to_where_their_class_is(monkeypatch):
+    """There they are what they were: also their attributes can be looked at."""
+    _, cls = cls_of(Model)
+    monkeypatch.setattr(sys.modules[__name__], "Model", cls)
+    model = pickle.loads(pickle.dumps(cls(name="a", size=4)))
+    assert (model.size, model.replaced.local()) == (4, ("model", "a", 4))
+    monkeypatch.delattr(sys.modules[__name__], "Model")
+    assert repr(pickle.loads(pickle.dumps(cls(name="a"))).replaced) == "<Function Model.replaced of app 'seed'>"
 
 
 def test_a_web_method_is_not_called():
