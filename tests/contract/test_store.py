@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
-from portico.model.ports import AppRecord, DeploymentRecord, EnvironmentRecord
+from portico.model.ports import ApiToken, AppRecord, DeploymentRecord, EnvironmentRecord
 from portico.model.spec import AppSpec, Bundle, EntrySpec, FileEntry, FunctionSpec
 from portico.store.check import check_database
 from portico.store.sql import SqlStore, open_store
@@ -281,3 +282,28 @@ async def test_unknown_environments_are_not_changed_or_deleted(store: SqlStore) 
         await store.environments.change("nothing", an_environment())
     with pytest.raises(NotFoundError, match="'nothing'"):
         await store.environments.delete("nothing")
+
+
+def a_token(id: str = "ak-1", environment: str | None = None, created_at: float = 1.0) -> ApiToken:
+    return ApiToken(id=id, name="jo", digest="d" * 64, environment=environment, created_at=created_at, expires_at=9.0)
+
+
+async def test_tokens_are_kept_until_they_are_revoked(store: SqlStore) -> None:
+    """The oldest first, with when they were used last."""
+    await store.api_tokens.create(a_token("ak-2", created_at=2.0))
+    await store.api_tokens.create(a_token())
+    await store.api_tokens.used("ak-2", 5.5)
+    assert await store.api_tokens.all() == [a_token(), replace(a_token("ak-2", created_at=2.0), last_used_at=5.5)]
+    await store.api_tokens.delete("ak-1")
+    assert [token.id for token in await store.api_tokens.all()] == ["ak-2"]
+
+
+async def test_a_token_for_an_environment_goes_where_it_goes(store: SqlStore) -> None:
+    """It follows a new name, and is gone with the environment."""
+    await store.environments.create(an_environment())
+    await store.api_tokens.create(a_token("ak-1", "staging"))
+    await store.api_tokens.create(a_token("ak-2"))
+    await store.environments.change("staging", an_environment("prod"))
+    assert [token.environment for token in await store.api_tokens.all()] == ["prod", None]
+    await store.environments.delete("prod")
+    assert [token.id for token in await store.api_tokens.all()] == ["ak-2"]

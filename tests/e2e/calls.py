@@ -5,7 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.conftest import PATIENCE, Answer, Machine, parse
 
@@ -20,8 +24,8 @@ class Call:
         lines = [f"{method} /{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
         if body or length is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body) if length is None else length}"]
-        self._socket = socket.create_connection(("127.0.0.1", machine.port), timeout=PATIENCE)
-        self._socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        self.socket = socket.create_connection(("127.0.0.1", machine.port), timeout=PATIENCE)
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
         self.received = b""
 
     def until(self, text: bytes) -> bytes:
@@ -32,7 +36,7 @@ class Call:
 
     def rest(self) -> bytes:
         """All that comes, to the end of the connection, however that ends."""
-        with self._socket:
+        with self.socket:
             while self._receive():
                 pass
         return self.received
@@ -43,11 +47,11 @@ class Call:
 
     def leave(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        self.socket.close()
 
     def _receive(self) -> bool:
         try:
-            data = self._socket.recv(65536)
+            data = self.socket.recv(65536)
         except ConnectionResetError:
             return False
         self.received += data
@@ -58,6 +62,18 @@ def ask_at_once(machine: Machine, urls: Sequence[str]) -> list[Answer]:
     """The answers to requests that are sent side by side."""
     with ThreadPoolExecutor(len(urls)) as threads:
         return list(threads.map(machine.request, urls))
+
+
+def chat(machine: Machine, url: str, **more: Any) -> AbstractContextManager[ClientConnection]:
+    """A WebSocket."""
+    connection = socket.create_connection(("127.0.0.1", machine.port), timeout=PATIENCE)
+    return connect(url.replace("http", "ws", 1), sock=connection, max_size=None, **more)
+
+
+def ask(ws: ClientConnection, message: Any) -> str | bytes:
+    """What comes back for a message."""
+    ws.send(message)
+    return ws.recv(PATIENCE)
 
 
 def lines(journal: Path) -> list[str]:

@@ -102,8 +102,10 @@ class Machine:
         self.folder.mkdir()
         self.home = folder / "home"
         self.port = free_port()
+        self.prefix: list[str] = []  # what its commands are run with: for a network of its own
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PORTICO_", "MODAL_"))} | {
             "PORTICO_HOME": str(self.home),
+            "PORTICO_CONFIG_PATH": str(folder / "portico.toml"),
             "PORTICO_LISTEN": f"127.0.0.1:{self.port}",
             "PORTICO_WORKSPACE": "acme",
             "NO_COLOR": "1",
@@ -120,7 +122,7 @@ class Machine:
     def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """One `portico` command to its end; its exit code must be `code` (None: any)."""
         done = subprocess.run(
-            [sys.executable, "-m", "portico", *arguments],
+            [*self.prefix, sys.executable, "-m", "portico", *arguments],
             env=self.env,
             cwd=self.folder,
             capture_output=True,
@@ -134,7 +136,7 @@ class Machine:
 
     def start(self, *arguments: str) -> Process:
         """A `portico` command that goes on."""
-        process = Process([sys.executable, "-m", "portico", *arguments], self.env, self.folder)
+        process = Process([*self.prefix, sys.executable, "-m", "portico", *arguments], self.env, self.folder)
         self._processes.append(process)
         return process
 

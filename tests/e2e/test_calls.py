@@ -93,6 +93,11 @@ async def aendless(path):
 def slow():
     time.sleep(20)
 
+@app.function(timeout=1, scaledown_window=2)
+async def drips():
+    yield 1
+    await asyncio.sleep(20)
+
 @app.function(max_containers=1, timeout=2, scaledown_window=2)
 def selfish(depth):
     return selfish.remote(depth - 1) if depth else "done"
@@ -147,6 +152,8 @@ def attempt(call):
         return call()
     except BaseException as error:
         return [type(error).__name__, str(error), getattr(error, "hint", None)]
+async def collect(values):
+    return [value async for value in values]
 """
 
 
@@ -266,6 +273,8 @@ def test_an_exception_that_the_caller_does_not_know_is_told(laptop: Machine) -> 
         ("f('double', 'nope').remote()", "NotFoundError", "in the app 'nope'"),
         ("f('endpoint').remote(1)", "InvalidError", "A webhook function cannot be invoked"),
         ("f('slow').remote()", "FunctionTimeoutError", "timed out"),
+        ("list(f('drips').remote_gen())", "FunctionTimeoutError", "timed out"),
+        ("asyncio.run(collect(f('drips').remote_gen.aio()))", "FunctionTimeoutError", "timed out"),
         ("list(f('breaks').remote_gen(2))", "ExecutionError", "raised Odd"),
         ("list(f('dies').remote_gen())", "RemoteError", "stopped before its end"),
     ],

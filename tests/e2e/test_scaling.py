@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.e2e.calls import Call, ask_at_once, lines
-from tests.e2e.conftest import Machine, wait_until
+from tests.e2e.conftest import PATIENCE, Machine, parse, wait_until
 
 ELASTIC = '''
+import asyncio
 import os
+import threading
 import time
 
 import modal
 
+LOADED = time.time()
 app = modal.App("elastic")
 
 
@@ -58,6 +67,78 @@ def kept(journal: str, gate: str = "/", name: str = ""):
 @modal.fastapi_endpoint()
 def buffered(journal: str, gate: str = "/", name: str = ""):
     return work(journal, gate, name)
+
+
+@app.function(single_use_containers=True, scaledown_window=2)
+@modal.fastapi_endpoint()
+def fresh():
+    return LOADED
+
+
+def say(journal, text):
+    with open(journal, "a") as file:
+        file.write(text + "\\n")
+
+
+@app.function(max_containers=1, scaledown_window=2)
+@modal.fastapi_endpoint(method="POST")
+def alone(journal: str, name: str, body: dict = {}):
+    say(journal, f"begin {name}")
+    time.sleep(0.005)
+    say(journal, f"end {name}")
+
+
+@app.function(max_containers=1, scaledown_window=2)
+@modal.fastapi_endpoint(method="POST")
+async def aalone(journal: str, name: str, body: dict = {}):
+    say(journal, f"begin {name}")
+    await asyncio.sleep(0.005)
+    say(journal, f"end {name}")
+
+
+barrier = threading.Barrier(50)
+
+
+def meet():
+    barrier.wait(30)
+    return "all here"
+
+
+@app.function(max_containers=1, scaledown_window=2)
+@modal.concurrent(max_inputs=50)
+@modal.asgi_app()
+def asgi_crowd():
+    import fastapi
+
+    web = fastapi.FastAPI()
+    web.get("/")(meet)
+    return web
+
+
+@app.function(max_containers=1, scaledown_window=2)
+@modal.concurrent(max_inputs=50)
+@modal.wsgi_app()
+def wsgi_crowd():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return [meet().encode()]
+    return application
+
+
+waiting = []
+
+
+@app.function(max_containers=1, scaledown_window=2)
+@modal.concurrent(max_inputs=50)
+@modal.fastapi_endpoint()
+async def acrowd():
+    mine = asyncio.get_running_loop().create_future()
+    waiting.append(mine)
+    if len(waiting) == 50:
+        for future in waiting:
+            future.set_result(None)
+    await mine
+    return threading.get_ident()
 '''
 
 
@@ -136,16 +217,93 @@ def test_a_client_that_leaves_the_line_is_never_run(
     assert lines(journal) == ["begin first", "end first", "begin last", "end last"]
 
 
-def test_sixty_clients_share_two_containers(shared: Machine, urls: dict[str, str], journal: Path) -> None:
-    """All are answered, and no more than two run at a time."""
-    answers = ask_at_once(shared, [f"{urls['pair']}/?journal={journal}&name={number}" for number in range(60)])
-    assert [answer.status for answer in answers] == [200] * 60
+async def test_a_thousand_clients_share_two_containers(shared: Machine, urls: dict[str, str], journal: Path) -> None:
+    """All are answered, in the order in which they came, and no more than two run at a time."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    host = urls["pair"].partition("//")[2]
+    clients = [await asyncio.open_connection("127.0.0.1", shared.port) for _ in range(1000)]
+    for number, (_, writer) in enumerate(clients):
+        target = f"/?journal={journal}&name={number}"
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    answers = [parse(await reader.read()) for reader, _ in clients]
+    for _, writer in clients:
+        writer.close()
+    assert [answer.status for answer in answers] == [200] * 1000
+    assert len({answer.text for answer in answers}) == 2
     running = 0
+    begun = []
     for line in lines(journal):
-        running += 1 if line.startswith("begin") else -1
+        verb, _, name = line.partition(" ")
+        running += 1 if verb == "begin" else -1
         assert 0 <= running <= 2
-    assert len(lines(journal)) == 120
-    assert len({answer.text for answer in answers}) <= 2
+        begun += [int(name)] if verb == "begin" else []
+    assert sorted(begun) == list(range(1000))
+    # whoever begins has before it all who came before, but for the one that the other container is about to begin
+    assert all(name <= place + 1 for place, name in enumerate(begun))
+
+
+@pytest.mark.parametrize("name", ["alone", "aalone"])
+def test_a_container_takes_one_input_at_a_time(shared: Machine, urls: dict[str, str], journal: Path, name: str) -> None:
+    """Sync or async, on connections that are kept, with requests sent ahead, and with bodies that come slowly."""
+    host = urls[name].partition("//")[2]
+
+    def request(label: str, *more: str) -> bytes:
+        head = [f"POST /?journal={journal}&name={label} HTTP/1.1", f"Host: {host}", *(more or ("Content-Length: 0",))]
+        return "\r\n".join([*head, "", ""]).encode()
+
+    slow = socket.create_connection(("127.0.0.1", shared.port), timeout=PATIENCE)
+    slow.sendall(request("slow", "Content-Length: 2", "Content-Type: application/json") + b"{")
+    eager = [socket.create_connection(("127.0.0.1", shared.port), timeout=PATIENCE) for _ in range(4)]
+    for number, connection in enumerate(eager):
+        connection.sendall(b"".join(request(f"{number}-{turn}") for turn in range(3)))
+    wait_until(lambda: counts(shared, name)[2] == 4, "one of each is in line")
+    slow.sendall(b"}")
+    wait_until(lambda: len(lines(journal)) == 26, "all have run")
+    for connection in [slow, *eager]:
+        connection.close()
+    assert [line.partition(" ")[0] for line in lines(journal)] == ["begin", "end"] * 13
+
+
+@pytest.mark.parametrize("name", ["asgi_crowd", "wsgi_crowd"])
+def test_sync_code_runs_in_as_many_threads_as_max_inputs(shared: Machine, urls: dict[str, str], name: str) -> None:
+    """Fifty handlers wait for each other in one container."""
+    answers = ask_at_once(shared, [urls[name]] * 50)
+    assert [answer.text.strip('"') for answer in answers] == ["all here"] * 50
+
+
+def test_async_code_runs_as_tasks_of_one_thread(shared: Machine, urls: dict[str, str]) -> None:
+    """Fifty handlers wait for each other on one loop."""
+    answers = ask_at_once(shared, [urls["acrowd"]] * 50)
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_full_queue_refuses_at_once(machine: Machine, journal: Path, gate: Path) -> None:
+    """429 with Retry-After; those who wait, wait on."""
+    server = machine.start("up", "--queue-limit", "2")
+    server.until("listens on")
+    machine.write("elastic.py", ELASTIC)
+    url = machine.deploy("elastic.py")["single"]
+    calls = [Call(machine, f"{url}/?journal={journal}&gate={gate}&name={name}") for name in "abc"]
+    wait_until(lambda: counts(machine, "single") == (1, 1, 2), "the queue is full")
+    refused = machine.request(f"{url}/?journal={journal}")
+    assert refused.status == 429
+    assert refused.headers["retry-after"] == "1"
+    gate.touch()
+    assert [call.answer().status for call in calls] == [200] * 3
+
+
+def test_a_new_container_is_asked_for_at_once(shared: Machine, urls: dict[str, str]) -> None:
+    """From the request that finds none to the user's code in a new one: less than an interpreter takes to start."""
+    shared.request(urls["fresh"])  # uses up the one that the deploy has started
+    delays, starts = [], []
+    for _ in range(5):
+        began = time.time()
+        delays.append(float(shared.request(urls["fresh"]).text) - began)
+        began = time.time()
+        subprocess.run([sys.executable, "-c", "import asyncio, json, ssl, http.server"], check=True)
+        starts.append(time.time() - began)
+    assert 0 < min(delays) < min(starts)
 
 
 def test_a_buffer_stands_ready_while_there_are_requests(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
-from tests.e2e.calls import Call, ask_at_once, lines
+from tests.e2e.calls import Call, ask, ask_at_once, chat, lines
 from tests.e2e.conftest import PATIENCE, Machine, parse, wait_until
 
 MIB = 1024 * 1024
@@ -169,14 +169,7 @@ class Site:
 
     def chat(self, url: str, **more: Any) -> AbstractContextManager[ClientConnection]:
         """A WebSocket."""
-        connection = socket.create_connection(("127.0.0.1", self.machine.port), timeout=PATIENCE)
-        return connect(url.replace("http", "ws", 1), sock=connection, max_size=None, **more)
-
-
-def ask(ws: ClientConnection, message: Any) -> str | bytes:
-    """What comes back for a message."""
-    ws.send(message)
-    return ws.recv(PATIENCE)
+        return chat(self.machine, url, **more)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ _JSON = "application/json"
 _STATUS: dict[type[errors.Error], int] = {
     errors.InvalidError: 400,  # and UnsupportedError
     errors.AuthError: 401,
+    errors.PermissionDeniedError: 403,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.ImageBuildError: 422,

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from portico.model.errors import ConflictError, InvalidError, NotFoundError
+from portico.model.errors import AuthError, ConflictError, InvalidError, NotFoundError
 from portico.model.naming import auto_label
 from portico.model.spec import AppSpec, Bundle
 from portico.wire.control import (
@@ -26,8 +27,11 @@ from portico.wire.control import (
     FunctionInfo,
     History,
     LogLine,
+    NewToken,
     RollbackRequest,
     ServerInfo,
+    TokenInfo,
+    TokenSecret,
     VersionInfo,
 )
 
@@ -39,7 +43,7 @@ def _place(name: str, web_suffix: str) -> EnvironmentInfo:
 
 @dataclass
 class FakeServices:
-    """All five services in one object.
+    """All six services in one object.
 
     calls: what was asked, as words. lines: what logs and ephemeral apps say, after which they wait. fail: raised by
     the next deploy, reload or rollback. closed: set when a stream that waited has been closed.
@@ -52,6 +56,7 @@ class FakeServices:
     lines: list[LogLine] = field(default_factory=list)
     before_deployed: list[Event] = field(default_factory=list)
     places: dict[str, EnvironmentInfo] = field(default_factory=lambda: {"main": _place("main", "")})
+    issued: dict[str, TokenInfo] = field(default_factory=dict)
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
     stopped: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -190,6 +195,31 @@ class FakeServices:
         if not stop_apps and await self.apps(name):
             raise ConflictError(f"Apps run in the environment {name!r}.")
         del self.places[name]
+
+    # -- AccessService ---------------------------------------------------------------------------------------
+    async def admit(self, authorization: str) -> TokenInfo:
+        token = next((t for t in self.issued.values() if authorization == f"Bearer {t.id}.as-{t.id}"), None)
+        if token is None:
+            raise AuthError("This server's control API asks for a token.")
+        return token
+
+    @contextmanager
+    def using(self, token_id: str) -> Iterator[None]:
+        self.calls.append(f"used {token_id}")
+        yield
+
+    async def tokens(self) -> list[TokenInfo]:
+        return list(self.issued.values())
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        token_id = f"ak-{len(self.issued)}"
+        self.issued[token_id] = TokenInfo(id=token_id, name=wanted.name, environment=wanted.environment, created_at=0.0)
+        return TokenSecret(id=token_id, secret=f"as-{token_id}", name=wanted.name, environment=wanted.environment)
+
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        if ref not in self.issued:
+            raise NotFoundError(f"There is no token {ref!r}.")
+        return self.issued.pop(ref)
 
     def _find(self, environment: str) -> EnvironmentInfo:
         if environment not in self.places:

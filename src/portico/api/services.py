@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from portico.wire.control import (
@@ -14,8 +15,11 @@ from portico.wire.control import (
     Event,
     History,
     LogLine,
+    NewToken,
     RollbackRequest,
     ServerInfo,
+    TokenInfo,
+    TokenSecret,
 )
 
 
@@ -86,3 +90,22 @@ class EnvironmentService(Protocol):
 
     async def delete_environment(self, name: str, *, stop_apps: bool) -> None:
         """Forget it and what was deployed there; ConflictError while apps live there, unless they may be stopped."""
+
+
+class AccessService(Protocol):
+    """Who may use the API from other machines."""
+
+    async def admit(self, authorization: str) -> TokenInfo:
+        """The token in this header; AuthError where it has none that is valid."""
+
+    def using(self, token_id: str) -> AbstractContextManager[None]:
+        """The current task runs on behalf of this token: it is cancelled when the token is revoked."""
+
+    async def tokens(self) -> list[TokenInfo]:
+        """All that have not been revoked, the oldest first."""
+
+    async def create_token(self, wanted: NewToken) -> TokenSecret:
+        """One more; its secret is known only now."""
+
+    async def revoke_token(self, ref: str) -> TokenInfo:
+        """By id or name. It is valid no longer, and what runs on its behalf ends."""

@@ -12,8 +12,9 @@ from portico.cli.reading import Reader, spec_of
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
+from portico.client.connect import connect
 from portico.client.control import ControlClient
-from portico.client.settings import environment_name, load_settings
+from portico.client.settings import load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -66,10 +67,10 @@ def deploy(
         raise errors.InvalidError(
             "The app has no name.", hint='Name it in the file, modal.App("my-app"), or pass --name.'
         )
-    place = environment_name(environment)
-    with Attachment(load_settings(), terminal, own=False, roam=False, environment=place) as server:
+    client = connect(environment)
+    with Attachment(load_settings(), terminal, own=False, roam=False, client=client) as server:
         server.begin()
-        listen = server.ready().listen
+        server.ready()
     uploader = Uploader(server.client)
     bundle = uploader.push(uploader.bundle(reply.sources), reply.sources)
     request = DeployRequest(
@@ -78,7 +79,7 @@ def deploy(
     deployed = follow(server.client.deploy(request), terminal)
     terminal.result(json.dumps(summary(deployed)) if as_json else report(deployed))
     if deployed.endpoints:
-        advise(terminal, deployed.endpoints[0].url, listen)
+        advise(terminal, deployed.endpoints[0].url, server)
     if stream_logs:
         _stream_logs(server.client, deployed.app_id, terminal, timestamps, as_json)
 

@@ -21,7 +21,8 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, clean_environment, spec_of
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
-from portico.client.settings import environment_name, load_settings
+from portico.client.connect import connect
+from portico.client.settings import load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -72,10 +73,10 @@ def run(
     runnable = choose(reply.runnables, targets)
     given = parse(runnable, f"portico run {ref}", list(words))
     settings = load_settings()
-    place = environment_name(environment)
-    local = _Local(settings, place, request, runnable, given, write_result)
+    client = connect(environment)
+    local = _Local(settings, client.environment, request, runnable, given, write_result)
     roam = not os.environ.get("PORTICO_LISTEN")
-    with Attachment(settings, terminal, own=True, roam=roam, environment=place) as server, local:
+    with Attachment(settings, terminal, own=True, roam=roam, client=client) as server, local:
         server.begin()
         server.ready()
         uploader = Uploader(server.client)

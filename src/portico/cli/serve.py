@@ -16,7 +16,9 @@ from portico.cli.reload import Reloader, Served, Watcher
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
-from portico.client.settings import environment_name, load_settings
+from portico.client.connect import connect
+from portico.client.control import ControlClient
+from portico.client.settings import load_settings
 from portico.client.stream import EventStream
 from portico.client.upload import Uploader
 from portico.model import errors
@@ -63,7 +65,7 @@ def serve(
     session = _Session(
         terminal=Terminal.standard(),
         settings=load_settings(),
-        environment=environment_name(environment),
+        client=connect(environment),
         request=options.read_request(ref, module, name),
         dev_suffix=dev_suffix,
         timeout=timeout,
@@ -85,7 +87,7 @@ class _Session:
         *,
         terminal: Terminal,
         settings: Settings,
-        environment: str,
+        client: ControlClient,
         request: ReadRequest,
         dev_suffix: str,
         timeout: float | None,
@@ -95,7 +97,7 @@ class _Session:
         self.serving = False
         self._terminal = terminal
         self._settings = settings
-        self._environment = environment
+        self._client = client
         self._request = request
         self._dev_suffix = dev_suffix
         self._timeout = timeout
@@ -108,7 +110,7 @@ class _Session:
         """Serve until the app ends, or KeyboardInterrupt. Whatever happens, what was started here is gone after it."""
         roam = not os.environ.get("PORTICO_LISTEN")
         with (
-            Attachment(self._settings, self._terminal, own=True, roam=roam, environment=self._environment) as server,
+            Attachment(self._settings, self._terminal, own=True, roam=roam, client=self._client) as server,
             Reader() as reader,
             contextlib.ExitStack() as stack,
         ):
@@ -157,9 +159,9 @@ class _Session:
         self._terminal.note(f"Serving {event.app}; Ctrl-C ends it.")
         if self._timeout is not None:
             signal.setitimer(signal.ITIMER_REAL, self._timeout)
-        if event.endpoints and server.info is not None:
-            url, listen = event.endpoints[0].url, server.info.listen
-            threading.Thread(target=advise, args=(self._terminal, url, listen), daemon=True).start()
+        if event.endpoints:
+            url = event.endpoints[0].url
+            threading.Thread(target=advise, args=(self._terminal, url, server), daemon=True).start()
 
     def _print_urls(self, endpoints: list[EndpointInfo]) -> None:
         for endpoint in endpoints:

@@ -19,7 +19,6 @@ from portico.cli.reading import clean_environment
 from portico.cli.terminal import Terminal
 from portico.client.control import ControlClient
 from portico.model import errors
-from portico.model.naming import MAIN
 from portico.model.settings import Settings
 from portico.wire.control import Problem, ServerInfo
 
@@ -34,6 +33,7 @@ _LOG_LIMIT = 10 << 20  # bytes
 
 class Attachment:
     """A server to talk to. `begin` starts one if none runs, `ready` waits for it, `end` ends it if it is our own.
+    One on another machine is used as it is.
 
     own: the server lives as long as this process; otherwise it stays, in the background. roam: where the port is
     taken, take the next free one. A server that wins the race for the home is used instead of ours.
@@ -46,10 +46,10 @@ class Attachment:
         *,
         own: bool,
         roam: bool,
-        environment: str = MAIN,
+        client: ControlClient | None = None,
         command: Sequence[str] = SERVER,
     ) -> None:
-        self.client = ControlClient(settings.control_socket, environment=environment)
+        self.client = client or ControlClient(settings.control_socket)
         self.info: ServerInfo | None = None
         self._settings = settings
         self._terminal = terminal
@@ -75,7 +75,7 @@ class Attachment:
 
     def begin(self) -> None:
         """Look for a server and, if there is none, start one; does not wait for it."""
-        self.info = self.client.find_server()
+        self.info = self.client.server() if self.client.is_remote else self.client.find_server()
         if self.info is None:
             if self._roam and not is_free(self._settings.listen_host, self._settings.listen_port):
                 self._take_next_port()

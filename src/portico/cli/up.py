@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from portico.cli.spawn import Attachment
+from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
 from portico.client.settings import load_settings
+from portico.model import errors
 from portico.model.settings import Settings
 from portico.server.main import ServerOptions, run
 
 
 @click.command(short_help="Run the server.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
+@click.option(
+    "--queue-limit", type=click.IntRange(min=1), metavar="N", help="Requests that may wait for one function (2000)."
+)
+@click.option(
+    "--max-containers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Containers of a function that has no max_containers of its own (100).",
+)
+@click.option(
+    "--trusted-proxies",
+    metavar="CIDR[,CIDR]",
+    help="Believe X-Forwarded-For, -Proto and -Host of proxies there. Default: PORTICO_TRUSTED_PROXIES, or none.",
+)
+@click.option(
+    "--max-websocket-message",
+    metavar="SIZE",
+    help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
+@click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
-def up(ctx: click.Context, detach: bool, ready_fd: int | None, lifetime_fd: int | None) -> None:
+def up(
+    ctx: click.Context,
+    detach: bool,
+    queue_limit: int | None,
+    max_containers: int | None,
+    trusted_proxies: str | None,
+    max_websocket_message: str | None,
+    listen: str | None,
+    systemd: bool,
+    ready_fd: int | None,
+    lifetime_fd: int | None,
+) -> None:
     """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
 
     PORTICO_HOME, PORTICO_LISTEN, PORTICO_DOMAIN and PORTICO_WORKSPACE say where and as what.
     """
     settings = load_settings()
+    limits = settings.limits
+    limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
+    settings = replace(settings, limits=limits)
+    if trusted_proxies is not None:
+        settings = replace(settings, trusted_proxies=trusted_proxies).validate()
+    if max_websocket_message is not None:
+        settings = replace(settings, max_websocket_message=max_websocket_message).validate()
+    if listen is not None:
+        settings = _listening(settings, listen)
     terminal = Terminal.standard()
-    if detach:
+    if systemd:
+        terminal.result(unit(settings))
+    elif detach:
         _detach(settings, terminal)
     else:
         announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say
         ctx.exit(run(settings, ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce)))
+
+
+def _listening(settings: Settings, listen: str) -> Settings:
+    try:
+        return replace(settings, listen=listen).validate()
+    except errors.InvalidError as error:
+        raise click.BadParameter(f"not host:port: {listen!r}. {error.hint}", param_hint="--listen") from None
 
 
 def _detach(settings: Settings, terminal: Terminal) -> None:

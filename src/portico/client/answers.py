@@ -12,7 +12,7 @@ import httptools
 
 from portico.model import errors
 from portico.wire import codec, raised
-from portico.wire.calls import CONTENT_TYPE, Decoder, Kind, Message, frames, size
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER, Decoder, Kind, Message, frames, size
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -82,6 +82,7 @@ class Answer:
         self.begun = False
         self.reusable = False
         self._status = 0
+        self._why = ""  # it stopped, the code of an error
         self._decoder = Decoder()
         self._text = bytearray()
         self._parser = httptools.HttpResponseParser(self)
@@ -114,11 +115,21 @@ class Answer:
         """The error when the connection ended before the answer did."""
         if not self.begun:
             return errors.ConnectionError("The server has gone away.", hint="See its log.")
-        return stopped(route)
+        return self.stopped(route)
+
+    def stopped(self, route: Route) -> errors.Error:
+        """The error when the last message is missing."""
+        if self._why == errors.FunctionTimeoutError.code:
+            return errors.FunctionTimeoutError(f"{route.function}: function execution timed out")
+        return _stopped(route)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name == STOPPED_TRAILER:
+            self._why = value.decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         if self._status == _OK:
@@ -148,8 +159,7 @@ class Answer:
         return errors.by_code(code, f"{route.function}: {text}")
 
 
-def stopped(route: Route) -> errors.RemoteError:
-    """The error when the last message is missing."""
+def _stopped(route: Route) -> errors.RemoteError:
     return errors.RemoteError(
         f"The answer of {route.function} stopped before its end.",
         hint="Its container ended, or its `timeout` was up: see `portico app logs`.",
@@ -161,5 +171,5 @@ def value_of(message: Message, route: Route) -> Any:
     if message.kind is Kind.ERROR:
         raise raised.load(message.payload)
     if message.kind is not Kind.VALUE:
-        raise stopped(route)
+        raise _stopped(route)
     return codec.load(message.payload, f"What {route.function} returned")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final
 
-from portico.client.answers import Answer, Route, arguments, request, stopped, value_of
+from portico.client.answers import Answer, Route, arguments, request, value_of
 from portico.model import errors
 from portico.wire.calls import Kind
 
@@ -30,7 +30,7 @@ def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for answer in exchange:
             if answer.messages and answer.complete:
                 return value_of(answer.messages[0], route)
-    raise stopped(route)
+    raise answer.stopped(route)
 
 
 def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, None, None]:
@@ -44,7 +44,7 @@ def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gene
                 if not ended:
                     yield value_of(message, route)
     if not ended:
-        raise stopped(route)
+        raise answer.stopped(route)
 
 
 def _exchange(route: Route, kind: Kind, payload: bytes) -> Generator[Answer, None, None]:

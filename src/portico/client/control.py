@@ -1,4 +1,4 @@
-"""The control API, spoken over its Unix socket: one method per verb of `wire/control.py`.
+"""The control API, over its Unix socket or, to another machine, over TCP: one method per verb of `wire/control.py`.
 
 Standard library HTTP, because the command line's start-up time is the user's waiting time. Plain calls have a
 timeout; streams have none, since silence is normal there. No call asks a name server.
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from portico.client.remote import Remote, not_a_server, open_connection
 from portico.client.stream import EventStream, not_understood
 from portico.model import errors
 from portico.model.naming import MAIN
@@ -30,9 +31,13 @@ from portico.wire.control import (
     EphemeralRequest,
     History,
     NewEnvironment,
+    NewToken,
     Problem,
     RollbackRequest,
     ServerInfo,
+    TokenInfo,
+    TokenList,
+    TokenSecret,
 )
 
 CONNECT_TIMEOUT = 5.0  # seconds; a Unix socket connects at once, unless its server's backlog is full
@@ -43,20 +48,25 @@ _T = TypeVar("_T")
 
 
 class NoServerError(errors.ConnectionError):
-    """Nobody listens at the control socket."""
+    """Nobody listens where the server should be."""
 
 
 class ControlClient:
-    """Talks to the server at `socket_path`, about one environment. One connection per call; safe in several threads.
+    """Talks to the server at `address`, about one environment. One connection per call; safe in several threads.
 
     Raises the tree of `model.errors`: what the server answers, `ConnectionError` where none answers, `TimeoutError`
     where a plain call takes longer than `timeout` seconds.
     """
 
-    def __init__(self, socket_path: Path, timeout: float = 30.0, environment: str = MAIN) -> None:
+    def __init__(self, address: Path | Remote, timeout: float = 30.0, environment: str = MAIN) -> None:
+        self.address = address
         self.environment = environment
-        self._path = socket_path
         self._timeout = timeout
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the server is on another machine, as far as we know."""
+        return isinstance(self.address, Remote)
 
     # -- the server ------------------------------------------------------------------------------------------
     def server(self) -> ServerInfo:
@@ -148,6 +158,19 @@ class ControlClient:
         path = f"/v1/environments/{quote(name, '')}?stop_apps={int(stop_apps)}"
         self._plain("DELETE", path, timeout=_STOP_TIMEOUT)
 
+    # -- tokens ----------------------------------------------------------------------------------------------
+    def tokens(self) -> list[TokenInfo]:
+        """Those of the control API that have not been revoked, the oldest first."""
+        return self._call("GET", "/v1/tokens", TokenList).tokens
+
+    def create_token(self, wanted: NewToken) -> TokenSecret:
+        """One more; its secret is known only now."""
+        return self._call("POST", "/v1/tokens", TokenSecret, wanted)
+
+    def revoke_token(self, ref: str) -> TokenInfo:
+        """By id or name. It is valid no longer, and what runs on its behalf ends."""
+        return self._call("DELETE", f"/v1/tokens/{quote(ref, '')}", TokenInfo)
+
     def _of(self, path: str, **query: object) -> str:
         """The path, about our environment."""
         return f"{path}?{urlencode({'environment': self.environment} | query)}"
@@ -160,7 +183,7 @@ class ControlClient:
         try:
             return msgspec.json.decode(data, type=answer)
         except msgspec.DecodeError as error:
-            raise not_understood(self._path, error) from None
+            raise not_understood(self.address, error) from None
 
     def _plain(
         self,
@@ -174,7 +197,7 @@ class ControlClient:
         timeout = timeout or self._timeout
         connection = self._connect(timeout)
         try:
-            response = _exchange(connection, method, path, body, length)
+            response = self._exchange(connection, method, path, body, length)
             data = response.read()
         except TimeoutError:
             raise errors.TimeoutError(
@@ -185,50 +208,71 @@ class ControlClient:
         finally:
             connection.close()
         if response.status >= 300:
-            raise self._problem(response.status, data)
+            raise self._problem(response, data)
         return data
 
     def _stream(self, method: str, path: str, document: object = None) -> EventStream:
         connection = self._connect(self._timeout)
+        sock = connection.sock
         try:
-            connection.sock.settimeout(None)  # the first event may be long in coming, and so may every other
-            response = _exchange(connection, method, path, _json(document))
+            sock.settimeout(None)  # the first event may be long in coming, and so may every other
+            response = self._exchange(connection, method, path, _json(document))
             if response.status >= 300:
-                raise self._problem(response.status, response.read())
+                raise self._problem(response, response.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._lost(error) from None
         except BaseException:  # also Ctrl-C: the server learns from the closed connection that nobody listens
             connection.close()
             raise
-        return EventStream(connection.sock, response, self._path)
+        return EventStream(sock, response, self.address)
 
-    def _connect(self, timeout: float) -> _UnixConnection:
-        connection = _UnixConnection(self._path, timeout)
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        if isinstance(self.address, Remote):
+            return open_connection(self.address, timeout)
+        connection = _UnixConnection(self.address, timeout)
         try:
             connection.connect()
         except TimeoutError:
             raise errors.ConnectionError(
-                f"The server at {self._path} accepts no connection.", hint="See its log, and `portico doctor`."
+                f"The server at {self.address} accepts no connection.", hint="See its log, and `portico doctor`."
             ) from None
         except PermissionError:
             raise errors.ConnectionError(
-                f"No permission to talk to the server at {self._path}.", hint="It belongs to another user."
+                f"No permission to talk to the server at {self.address}.", hint="It belongs to another user."
             ) from None
         except OSError:
             raise NoServerError("No Portico server is running.", hint="Start one with `portico up`.") from None
         return connection
 
-    def _problem(self, status: int, data: bytes) -> errors.Error:
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        length: int | None = None,
+    ) -> http.client.HTTPResponse:
+        headers = self.address.headers if isinstance(self.address, Remote) else {}
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        # A server that refuses before it has read all breaks the pipe; its answer is there to be read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body=body, headers=headers)
+        return connection.getresponse()
+
+    def _problem(self, response: http.client.HTTPResponse, data: bytes) -> errors.Error:
         try:
             problem = msgspec.json.decode(data, type=Problem)
         except msgspec.DecodeError as error:
-            return not_understood(self._path, f"status {status}: {error}")
+            if isinstance(self.address, Remote):
+                return not_a_server(self.address, response)
+            return not_understood(self.address, f"status {response.status}: {error}")
         return errors.by_code(problem.code, problem.message, hint=problem.hint, detail=problem.detail)
 
     def _lost(self, error: Exception) -> errors.Error:
         if isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.RemoteDisconnected):
-            return not_understood(self._path, repr(error))
+            return not_understood(self.address, repr(error))
         return errors.ConnectionError("The server closed the connection.", hint="It may have ended; see its log.")
 
 
@@ -249,20 +293,6 @@ class _UnixConnection(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = sock
-
-
-def _exchange(
-    connection: _UnixConnection,
-    method: str,
-    path: str,
-    body: bytes | Iterator[bytes] | None = None,
-    length: int | None = None,
-) -> http.client.HTTPResponse:
-    headers = {} if length is None else {"Content-Length": str(length)}
-    # A server that refuses before it has read all breaks the pipe; its answer is there to be read.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.request(method, path, body=body, headers=headers)
-    return connection.getresponse()
 
 
 def _pieces(content: IO[bytes], size: int) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from portico.client.answers import Answer, Route, arguments, request, stopped, value_of
+from portico.client.answers import Answer, Route, arguments, request, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
 from portico.model import errors
 from portico.wire.calls import Kind
@@ -31,7 +31,7 @@ async def send(route: Route, payload: bytes) -> Any:
         while not connection.answer.complete:
             await connection.more(route)
         if not connection.answer.messages:
-            raise stopped(route)
+            raise connection.answer.stopped(route)
         return value_of(connection.answer.messages[0], route)
     finally:
         connection.rest()
@@ -51,7 +51,7 @@ async def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -
                     return
                 yield value_of(message, route)
             if connection.answer.complete:
-                raise stopped(route)
+                raise connection.answer.stopped(route)
             await connection.more(route)
     finally:
         connection.rest()

@@ -7,6 +7,8 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
+from portico.model.errors import InvalidError
+from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.settings import Settings
 from portico.wire.calls import SOCKET_VARIABLE
@@ -25,6 +27,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         workspace=environ.get("PORTICO_WORKSPACE") or workspace_from(_user()),
         listen=environ.get("PORTICO_LISTEN") or DEFAULT_LISTEN,
         domain=environ.get("PORTICO_DOMAIN") or "localhost",
+        limits=Limits(
+            queue=_number("PORTICO_QUEUE_LIMIT", environ.get("PORTICO_QUEUE_LIMIT"), DEFAULT_LIMITS.queue),
+            containers=_number(
+                "PORTICO_MAX_CONTAINERS", environ.get("PORTICO_MAX_CONTAINERS"), DEFAULT_LIMITS.containers
+            ),
+        ),
+        trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
+        max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
     ).validate()
 
 
@@ -39,6 +49,15 @@ def calls_socket(environ: Mapping[str, str] | None = None) -> str:
     """Where this process calls functions: as its container was told, or as the settings say."""
     environ = os.environ if environ is None else environ
     return environ.get(SOCKET_VARIABLE) or str(load_settings(environ).calls_socket)
+
+
+def _number(name: str, given: str | None, default: int) -> int:
+    if not given:
+        return default
+    try:
+        return int(given)
+    except ValueError:
+        raise InvalidError(f"{name} is not a whole number: {given!r}.") from None
 
 
 def _home(given: str | None) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -22,10 +21,10 @@ class EventStream(Iterator[Event]):
     ConnectionError when the server goes away in the middle.
     """
 
-    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse, path: Path) -> None:
+    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse, address: object) -> None:
         self._socket = sock
         self._response = response
-        self._path = path
+        self._address = address
         self._lines: Iterator[bytes] = self._read()
 
     def __iter__(self) -> EventStream:
@@ -37,7 +36,7 @@ class EventStream(Iterator[Event]):
             event = decode_event(line)
         except msgspec.DecodeError as error:
             self.close()
-            raise not_understood(self._path, error) from None
+            raise not_understood(self._address, error) from None
         if isinstance(event, Problem):
             self.close()
             raise errors.by_code(event.code, event.message, hint=event.hint, detail=event.detail)
@@ -71,9 +70,9 @@ class EventStream(Iterator[Event]):
             raise errors.ConnectionError("The server has gone away.", hint="See its log.") from None
 
 
-def not_understood(path: Path, reason: object) -> errors.Error:
+def not_understood(address: object, reason: object) -> errors.Error:
     """What is raised when the answer is not one of the control API."""
     return errors.ConnectionError(
-        f"What answers at {path} does not speak this version of Portico's control API ({reason}).",
+        f"What answers at {address} does not speak this version of Portico's control API ({reason}).",
         hint="Restart the server: `portico down`, then `portico up`.",
     )

@@ -3,7 +3,8 @@
 Laws:
 - A slot is busy from the moment it is assigned, not from the moment its input starts.
 - The queue is first in, first out; an input waits only while no slot is free.
-- Inputs fill the busiest container that has room, so that idle ones can go; among equals, the one used last.
+- Inputs fill the busiest container that has less than its target, so that idle ones can go; among equals, the one used
+  last. Once all have their target, the least busy one that has room takes more.
 - `running + free == slots` for every container that is not retired; a slot is given back exactly once.
 """
 
@@ -66,6 +67,8 @@ class Pool(Generic[C, W]):
         slots: int,
         queue_limit: int,
         make_lease: Callable[[Member[C, W], W, str, float], Lease[C, W]] = Lease,
+        *,
+        target: int | None = None,
     ) -> None:
         self.slots = slots
         self.queue_limit = queue_limit
@@ -75,6 +78,7 @@ class Pool(Generic[C, W]):
         # members that have room, by how many inputs they run; `_levels` has bit n set where `_room[n]` is not empty
         self._room: list[dict[Member[C, W], None]] = [{} for _ in range(slots)]
         self._levels = 0
+        self._below_target = (1 << (slots if target is None else target)) - 1
         self.running = 0  # inputs in members that get more
         self.leaving = 0  # inputs in retired ones: they ask for no capacity
 
@@ -188,7 +192,8 @@ class Pool(Generic[C, W]):
         return waiter, self._assign(waiter, input_id, now)
 
     def _assign(self, waiter: W, input_id: str, now: float) -> Lease[C, W]:
-        level = self._levels.bit_length() - 1
+        below = self._levels & self._below_target
+        level = (below or self._levels & -self._levels).bit_length() - 1
         members = self._room[level]
         member, _ = members.popitem()
         if not members:

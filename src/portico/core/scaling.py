@@ -1,8 +1,8 @@
-"""How many containers a function should have, and which may go."""
+"""How many containers a function should have, how many of them start side by side, and which may go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from portico.core.pool import Member
@@ -18,6 +18,26 @@ def desired(running: int, queued: int, target: int, autoscaler: Autoscaler) -> i
     wanted = -(-inputs // target) + (autoscaler.buffer_containers if inputs else 0)
     wanted = max(wanted, autoscaler.min_containers)
     return wanted if autoscaler.max_containers is None else min(wanted, autoscaler.max_containers)
+
+
+def covered(containers: int, target: int, autoscaler: Autoscaler) -> float:
+    """The number of inputs up to which so many containers are as many as `desired`."""
+    if autoscaler.max_containers is not None and containers >= autoscaler.max_containers:
+        return float("inf")
+    return max(0, containers - autoscaler.buffer_containers) * target
+
+
+def startable(
+    missing: int, begun: Sequence[float], at_once: int, patience: float, now: float
+) -> tuple[int, float | None]:
+    """How many of the missing containers to start now, and when to look again (None: none is put off).
+
+    `begun` has when those began that start already, the oldest first. At most `at_once` do so side by side, for they
+    slow each other down. One that has taken longer than `patience` waits for something else, and counts no more.
+    """
+    young = [time for time in begun if time > now - patience]
+    starts = min(missing, max(0, at_once - len(young)))
+    return starts, None if starts == missing else (young[0] if young else now) + patience
 
 
 def surplus(

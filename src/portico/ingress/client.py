@@ -31,6 +31,7 @@ class ClientConnection(asyncio.Protocol):
         self._hosts = hosts
         self.deadline = NEVER
         self.peer = b""
+        self._trusted = False  # what it says about others is believed
         self._transport = cast("asyncio.Transport", None)
         self._parser = httptools.HttpRequestParser(self)
         self._head: RequestHead | None = None  # of the request whose head is being read
@@ -50,7 +51,9 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         host, port = address[:2] if isinstance(address, tuple) else ("127.0.0.1", 0)
+        host = host.removeprefix("::ffff:")  # how a socket for both families shows IPv4
         self.peer = f"{host} {port} http".encode()
+        self._trusted = self.ingress.proxies.trusts(host)
         self.deadline = self.ingress.now() + HEAD_TIMEOUT
         self.ingress.opened(self)
 
@@ -243,6 +246,8 @@ class ClientConnection(asyncio.Protocol):
         elif len(head.hosts) != 1:
             exchange.start(pages.NO_HOST)
         else:
+            if self._trusted and head.forwarded:
+                exchange.origin = self.ingress.proxies.origin(head, self.peer)
             exchange.start(self._hosts.find(head.hosts[0]))
 
     def _upgraded(self, rest: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
 
@@ -13,7 +15,9 @@ from portico.ingress import pages
 from portico.ingress.client import ClientConnection
 from portico.ingress.head import host_of
 from portico.ingress.ports import Directory, Endpoint, Refusal
+from portico.ingress.proxies import Proxies
 from portico.ingress.upstream import Upstreams
+from portico.model.proxies import Network
 from portico.wire.websocket import MAX_MESSAGE
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -45,17 +49,30 @@ class Hosts:
         self._found.clear()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressOptions:
+    """What a door lets pass.
+
+    max_message: bytes of a WebSocket's message; None: any number. trusted: where the proxies are that are believed
+    about the clients behind them.
+    """
+
+    max_message: int | None = MAX_MESSAGE
+    trusted: tuple[Network, ...] = ()
+
+
 class Ingress:
     """Accepts connections and leads their requests to endpoints. All of it runs on one event loop.
 
-    `directory` knows the hosts of all sockets that bring none of their own. `max_message` is the most bytes of a
-    WebSocket's message; None: any number.
+    `directory` knows the hosts of all sockets that bring none of their own.
     """
 
     def __init__(
-        self, directory: Directory, loop: asyncio.AbstractEventLoop, *, max_message: int | None = MAX_MESSAGE
+        self, directory: Directory, loop: asyncio.AbstractEventLoop, options: IngressOptions | None = None
     ) -> None:
-        self.max_message = max_message
+        options = options or IngressOptions()
+        self.max_message = options.max_message
+        self.proxies = Proxies(options.trusted)
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self._loop = loop
@@ -111,6 +128,10 @@ class Ingress:
         self._wheel.drop(connection)
         if not self._connections:
             self._idle.set()
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do this then; for what is rare."""
+        self._loop.call_later(seconds, action)
 
     def watch(self, connection: ClientConnection) -> None:
         """Look at the connection's deadline from now on."""

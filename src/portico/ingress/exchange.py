@@ -10,6 +10,7 @@ from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal
 from portico.ingress.tunnel import Tunnel
+from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
 
@@ -50,6 +52,7 @@ class Exchange:
         "head",
         "id",
         "keep_alive",
+        "origin",
         "phase",
         "response",
         "tunnel",
@@ -61,6 +64,7 @@ class Exchange:
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
         self.client = client
         self.head = head
+        self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
         self.door = ""
         self.keep_alive = keep_alive
@@ -163,6 +167,10 @@ class Exchange:
         self._part(phase)
         if phase is Phase.SENT:
             self.refused(pages.TIMED_OUT)
+        elif phase is Phase.ANSWERING and self._chunked_out and self.head.find(b"content-type") == CONTENT_TYPE:
+            # a caller counts messages: an answer that lacks the last one does not look whole to it
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            self.client.exchange_ended(self)
         else:
             self.client.abort()
 
@@ -177,9 +185,7 @@ class Exchange:
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
         assert self._lease is not None
-        head = self.head.render(
-            self.id.encode(), self.client.peer, chunked=self.chunked_in, foreign=self._lease.is_foreign
-        )
+        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -257,7 +263,7 @@ class Exchange:
     def upstream_lost(self) -> None:
         """The container's connection ended before the response did."""
         phase, self.phase = self.phase, Phase.ENDED
-        upstream, self.upstream = self.upstream, None
+        self.upstream = None
         lease = self._take_lease()
         if phase is Phase.TUNNEL:
             lease.cancel()
@@ -268,8 +274,9 @@ class Exchange:
             self.client.abort()  # a response cut short must not look whole
         elif lease.is_foreign:
             lease.release()  # programs close connections as they like; one that is gone refuses the next
-            if upstream is not None and upstream.is_reused:
-                self._again(pages.LOST)
+            if self._repeatable and self._tries < MAX_TRIES:
+                self.phase = Phase.WAITING
+                self.client.ingress.later(LAST_BREATH, self._retry)
             else:
                 self.refused(pages.LOST)
         else:
@@ -306,6 +313,10 @@ class Exchange:
             self._ask()
         else:
             self.refused(otherwise)
+
+    def _retry(self) -> None:
+        if self.phase is Phase.WAITING:
+            self._ask()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None

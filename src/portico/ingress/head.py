@@ -13,23 +13,21 @@ MAX_HEAD: Final = 64 * 1024
 _HOP: Final = frozenset(
     [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"]
 )
-_FORGEABLE: Final = frozenset(
-    [
-        b"x-portico-input",
-        b"x-portico-held",
-        b"x-request-id",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"forwarded",
-        b"x-real-ip",
-    ]
-)
+_FORWARDED: Final = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
+_FORGEABLE: Final = _FORWARDED | {
+    b"x-portico-input",
+    b"x-portico-held",
+    b"x-request-id",
+    b"x-forwarded-port",
+    b"forwarded",
+    b"x-real-ip",
+}
 REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
-_FORWARDED: Final = b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+_FOREIGN_OPENING: Final = (
+    b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+)
 
 
 class RequestHead:
@@ -39,6 +37,7 @@ class RequestHead:
         "_accept",
         "connection",
         "content_length",
+        "forwarded",
         "hosts",
         "lines",
         "method",
@@ -57,6 +56,7 @@ class RequestHead:
         self.content_length: bytes | None = None
         self.transfer_coding: bytes | None = None
         self.upgrade: bytes | None = None
+        self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
         self.size = 0
 
@@ -82,6 +82,18 @@ class RequestHead:
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
             self.upgrade = value.strip().lower()
+        elif lower in _FORWARDED:
+            self.forwarded.append((lower, value))
+
+    def said(self, name: bytes) -> list[bytes]:
+        """The items of a header of proxies, in order; those that are empty do not count."""
+        values = [value for found, value in self.forwarded if found == name]
+        return [item.strip() for value in values for item in value.split(b",") if item.strip()]
+
+    def replace_host(self, host: bytes) -> None:
+        """Another Host header instead of what came."""
+        self.hosts = [host]
+        self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % host]
 
     def locate(self) -> bool:
         """Bring the target into origin form; whether it can be. An absolute form replaces the Host header."""
@@ -93,8 +105,7 @@ class RequestHead:
         authority, slash, path = rest.partition(b"/")
         authority, question, query = authority.partition(b"?")
         self.target = b"/" + path if slash else b"/" + question + query
-        self.hosts = [authority.rpartition(b"@")[2]]
-        self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % self.hosts[0]]
+        self.replace_host(authority.rpartition(b"@")[2])
         return True
 
     @property
@@ -103,7 +114,7 @@ class RequestHead:
         return b"application/json" in self._accept.lower()
 
     def find(self, name: bytes) -> bytes | None:
-        """The value of a header that is passed on. A search: only for requests that are refused."""
+        """The value of a header that is passed on. A search: only for what is rare."""
         for line in self.lines:
             found, _, value = line.partition(b":")
             if found.lower() == name:
@@ -126,7 +137,7 @@ class RequestHead:
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
         if foreign:
             address, _, scheme = client.split(b" ")
-            opening = _FORWARDED % (input_id, address, scheme, self.hosts[0])
+            opening = _FOREIGN_OPENING % (input_id, address, scheme, self.hosts[0])
         else:
             opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]

@@ -90,7 +90,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
-        self._begun = 0
         self._poll: select.poll | None = None
         self._dismissed: Lease | None = None
 
@@ -103,7 +102,6 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.not_connected()
             return
         self._exchange = exchange
-        self._begun += 1
         self._ended = False
         self._transport.resume_reading()
         if not exchange.connected(self):
@@ -129,11 +127,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._feed = lambda data: self._transport.abort()
         self._transport.resume_reading()
         self._transport.write_eof()
-
-    @property
-    def is_reused(self) -> bool:
-        """Whether it carries its second exchange, or a later one: the other side may have closed it meanwhile."""
-        return self._begun > 1
 
     def has_news(self) -> bool:
         """Whether something has come on an idle connection that the loop has not read yet: most likely its end.

@@ -64,6 +64,12 @@ class AuthError(Error):
     code = "unauthorized"
 
 
+class PermissionDeniedError(Error):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
+
+
 class ConnectionError(Error):
     """No server could be reached."""
 

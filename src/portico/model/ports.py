@@ -192,12 +192,48 @@ class EnvironmentStore(Protocol):
         """Forget one and all that is in it; ConflictError while apps live there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """A token of the control API, as it is stored. Its secret is not: `digest` is its SHA-256, in hex.
+
+    environment: the only one that it is for; None: all, and the server itself. Times are seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    digest: str = field(repr=False)
+    environment: str | None
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+
+class ApiTokenStore(Protocol):
+    """The tokens of the control API. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[ApiToken]:
+        """All that have not been revoked, the oldest first."""
+
+    async def create(self, token: ApiToken) -> None:
+        """One more."""
+
+    async def used(self, token_id: str, at: float) -> None:
+        """Remember when it was used last."""
+
+    async def delete(self, token_id: str) -> None:
+        """Forget it."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
     @property
     def environments(self) -> EnvironmentStore:
         """What apps are in."""
+
+    @property
+    def api_tokens(self) -> ApiTokenStore:
+        """Who may use the control API from elsewhere."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portico.model.errors import InvalidError
+from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import check_workspace
+from portico.model.proxies import Network, parse_networks
+from portico.model.sizes import parse_size
 
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes; leave room for a file name's last characters
 
@@ -19,22 +22,30 @@ class Settings:
     """One server's place and name.
 
     home: state (database, blobs, images, logs, keys), 0700. listen: "host:port" of the public door; port 0 takes a
-    free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label.
+    free one. domain: the endpoints live at `<label>.<domain>`. workspace: the first part of every label. limits: what
+    one function may take.
+    trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
+    max_websocket_message: a size, or "unlimited".
     """
 
     home: Path
     workspace: str
     listen: str = "127.0.0.1:7777"
     domain: str = "localhost"
+    limits: Limits = DEFAULT_LIMITS
+    trusted_proxies: str = ""
+    max_websocket_message: str = "2MiB"
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
         check_workspace(self.workspace)
+        self.limits.validate()
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise InvalidError(f"PORTICO_LISTEN is not host:port: {self.listen!r}.", hint="For example 127.0.0.1:7777")
         if not self.domain or self.domain.startswith(".") or "/" in self.domain or self.domain != self.domain.lower():
             raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
+        _ = self.trusted_networks, self.websocket_limit  # they raise
         return self
 
     @property
@@ -45,7 +56,21 @@ class Settings:
             "PORTICO_WORKSPACE": self.workspace,
             "PORTICO_LISTEN": self.listen,
             "PORTICO_DOMAIN": self.domain,
+            "PORTICO_QUEUE_LIMIT": str(self.limits.queue),
+            "PORTICO_MAX_CONTAINERS": str(self.limits.containers),
+            "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
+            "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
         }
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Where the proxies are that are believed."""
+        return parse_networks(self.trusted_proxies, "PORTICO_TRUSTED_PROXIES")
+
+    @property
+    def websocket_limit(self) -> int | None:
+        """The most bytes of a WebSocket's message; None: any number."""
+        return parse_size(self.max_websocket_message, "PORTICO_MAX_WEBSOCKET_MESSAGE")
 
     @property
     def listen_host(self) -> str:

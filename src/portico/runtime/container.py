@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from portico.model.errors import Error, InvalidError
+from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
 from portico.runtime import isolate, loader, program, serve
 from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
 from portico.wire import container as wire
+from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
 
 _START_FAILED = 1  # exit status
 
@@ -122,6 +124,7 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
         service.endpoints,
         launch.socket_path,
         max_inputs=launch.function.concurrency.max_inputs,
+        max_message=parse_size(launch.env.get(LIMIT_VARIABLE, str(MAX_MESSAGE)), LIMIT_VARIABLE),
         done=lambda input_id: lifeline.send(wire.Done(input_id)),
         explain=_explain,
     )

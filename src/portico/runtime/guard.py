@@ -24,6 +24,7 @@ from portico.wire.container import HELD_HEADER, INPUT_HEADER
 
 Explain = Callable[[BaseException], tuple[str, str]]  # an exception -> its first line, its traceback
 _HELD = (HELD_HEADER, b"1")
+_FAREWELL = 3.0  # seconds for a WebSocket's handler to end by itself when its client has gone
 _FORGET = 1_000  # cancelled ids that are remembered in case their request is still on its way
 _EXPIRED = b"Missing request, possibly due to expiry or cancellation"
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
@@ -53,6 +54,7 @@ class Guard:
         self._explain = explain
         self._in_threads = in_threads
         self._running: dict[str, asyncio.Task[Any] | None] = {}
+        self._sockets: set[str] = set()  # those of them that are WebSockets
         self._cancelled: dict[str, None] = {}  # a set in order of arrival
 
     def __repr__(self) -> str:
@@ -74,6 +76,8 @@ class Guard:
         response = _Response(send) if scope["type"] == "http" else _Socket(send)
         if input_id:
             self._running[input_id] = asyncio.current_task()
+            if scope["type"] == "websocket":
+                self._sockets.add(input_id)
         try:
             await response.run(self._app(scope, receive, response.send))
         except BaseException as error:
@@ -85,7 +89,10 @@ class Guard:
                 self._ended(input_id, response.held)
 
     def cancel(self, input_id: str) -> None:
-        """End this input. One whose thread works goes on until the thread is done: nothing can end a thread."""
+        """End this input. One whose thread works goes on until the thread is done: nothing can end a thread.
+
+        A WebSocket's handler hears of the end of its connection, and gets some time to say goodbye to others.
+        """
         if input_id in self._cancelled:
             return
         self._cancelled[input_id] = None
@@ -94,16 +101,26 @@ class Guard:
             self._done(input_id)
             if len(self._cancelled) > _FORGET:
                 self._forget()
-        elif task not in self._in_threads():
-            task.cancel()
+        elif input_id in self._sockets:
+            asyncio.get_running_loop().call_later(_FAREWELL, self._interrupt, input_id)
+        else:
+            self._interrupt(input_id)
 
     def cancel_all(self) -> None:
-        """End all inputs."""
+        """End all inputs, at once."""
         for input_id in list(self._running):
-            self.cancel(input_id)
+            if input_id not in self._cancelled or input_id in self._sockets:
+                self._cancelled[input_id] = None
+                self._interrupt(input_id)
+
+    def _interrupt(self, input_id: str) -> None:
+        task = self._running.get(input_id)
+        if task is not None and task not in self._in_threads():
+            task.cancel()
 
     def _ended(self, input_id: str, held: bool) -> None:
         del self._running[input_id]
+        self._sockets.discard(input_id)
         if held or input_id in self._cancelled:
             self._cancelled.pop(input_id, None)
             self._done(input_id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -29,7 +30,7 @@ from portico.wire import container as wire
 _FAILED: Final = 1  # exit status
 _DEFAULT_GRACE: Final = 30.0  # seconds, for a SIGTERM
 _LOOK_EVERY: Final = 0.02  # seconds, while a program starts whose calls we do not see
-_OWN_PORTS, _SHARED_PORTS, _STARTED = b"own", b"shared", b"started"  # what the child says
+_FILTERED, _UNFILTERED, _STARTED = b"filtered", b"unfiltered", b"started"  # what the child says
 
 Load = Callable[[], Callable[[], Any]]  # imports the user's file, gives the function
 
@@ -51,16 +52,16 @@ def run(web: WebSpec, lifeline: Lifeline, load: Load) -> int:
 def _be_child(web: WebSpec, channel: socket.socket, load: Load) -> int:
     """Call the function, then wait for the end. Raises what the function raises."""
     signal.signal(signal.SIGTERM, _leave)
-    claim: socket.socket | None = None
     try:
         descriptor = seccomp.install()
     except OSError as error:
-        assert web.port is not None
-        claim = _claim(web.port, error)
-        channel.send(_SHARED_PORTS)
+        channel.send(_UNFILTERED + str(error.errno).encode())
     else:
-        socket.send_fds(channel, [_OWN_PORTS], [descriptor])
+        socket.send_fds(channel, [_FILTERED], [descriptor])
         os.close(descriptor)
+    obstacle = int(channel.recv(16))
+    assert web.port is not None
+    claim = _claim(web.port, os.strerror(obstacle)) if obstacle else None
     load()()
     channel.send(_STARTED)
     gc.enable()  # the template turned it off
@@ -70,9 +71,9 @@ def _be_child(web: WebSpec, channel: socket.socket, load: Load) -> int:
     return 0
 
 
-def _claim(port: int, reason: OSError) -> socket.socket:
+def _claim(port: int, obstacle: str) -> socket.socket:
     """Take the machine's own port, as far as containers are concerned, until what is returned is closed."""
-    why = f"the kernel gives containers no ports of their own: {reason.strerror}"
+    why = f"the kernel gives containers no ports of their own: {obstacle}"
     for inode in listening.listeners(port):
         raise InvalidError(f"Port {port} is taken by {listening.title(listening.holder(inode))}; {why}.")
     lock = socket.socket(socket.AF_UNIX)
@@ -116,15 +117,23 @@ class _Keeper:
     def _hear(self) -> None:
         """What the child says. When it has become another program, by exec, its function will not return any more."""
         message, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
-        if message == _OWN_PORTS:
+        if message == _FILTERED:
             self._ports = Ports(descriptors[0], self._port, self._listens)
-        elif message == _SHARED_PORTS:
-            self._look()
+            self._tell(_obstacle(self._child))
+        elif message.startswith(_UNFILTERED):
+            self._tell(int(message.removeprefix(_UNFILTERED)))
         else:
             self._started = True
             self._loop.remove_reader(self._channel.fileno())
             self._timer = self._loop.call_later(self._patience, self._give_up)
             self._serve()
+
+    def _tell(self, obstacle: int) -> None:
+        """Say which error (an errno) keeps the program from having ports of its own; 0: it has them."""
+        with contextlib.suppress(OSError):  # it has gone already
+            self._channel.send(str(obstacle).encode())
+        if obstacle:
+            self._look()
 
     # -- its start ------------------------------------------------------------------------------------------------
     def _listens(self, listener: Listener) -> None:
@@ -183,8 +192,9 @@ class _Keeper:
                 self._watched = os.pidfd_open(pid)
                 self._loop.add_reader(self._watched, self._watch)
                 return
-        self._say(f"Nothing listens on port {self._port} any more.")
-        self._finish(_FAILED)
+        if not self._stopping:
+            self._say(f"Nothing listens on port {self._port} any more.")
+            self._finish(_FAILED)
 
     def _obey(self, message: wire.Cancel | wire.Stop) -> None:
         if isinstance(message, wire.Cancel):
@@ -223,8 +233,15 @@ class _Keeper:
             self._end.set_result(status)
 
     def _say(self, text: str) -> None:
-        if not self._stopping:
-            sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{text}\n")
+
+
+def _obstacle(child: int) -> int:
+    try:
+        seccomp.check(child)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
 
 
 def _name(listener: Listener) -> str:

@@ -124,18 +124,19 @@ def borrow(call: Call) -> socket.socket:
     """A second handle on the socket that is the call's first argument. OSError when it is none, or not to be had."""
     with open(f"/proc/{call.thread}/status") as status:
         process = int(next(line for line in status if line.startswith("Tgid:")).split()[1])
-    pidfd = os.pidfd_open(process)
-    try:
-        descriptor = _libc.syscall(_PIDFD_GETFD, pidfd, ctypes.c_int(call.arguments[0] & 0xFFFFFFFF), 0)
-    finally:
-        os.close(pidfd)
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    descriptor = _duplicate(process, call.arguments[0] & 0xFFFFFFFF)
     try:
         return socket.socket(fileno=descriptor)
     except OSError:
         os.close(descriptor)
         raise
+
+
+def check(process: int) -> None:
+    """OSError where the system does not let this process look into that child: then its calls cannot be answered."""
+    os.close(_duplicate(process, 0))
+    with open(f"/proc/{process}/mem", "rb"):
+        pass
 
 
 def address(call: Call) -> bytes:
@@ -153,6 +154,18 @@ def bind(sock: socket.socket, where: bytes) -> int:
 def connect(sock: socket.socket, where: bytes) -> int:
     """connect(2) without anything around it; the errno, or 0."""
     return _errno(_libc.connect(sock.fileno(), where, len(where)))
+
+
+def _duplicate(process: int, descriptor: int) -> int:
+    """A descriptor of our own for what that process has under this one. Needs the right to trace it."""
+    pidfd = os.pidfd_open(process)
+    try:
+        ours: int = _libc.syscall(_PIDFD_GETFD, pidfd, ctypes.c_int(descriptor), 0)
+        if ours < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return ours
+    finally:
+        os.close(pidfd)
 
 
 def _errno(result: int) -> int:

@@ -24,17 +24,18 @@ from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
 from portico.wire.container import Cancel, Stop, door_of
+from portico.wire.websocket import MAX_MESSAGE, allowance
 
-_WS_MAX_SIZE = 2 * 1024 * 1024
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
     """The apps of one container, each on a socket of its own. `done` and `explain` are the guard's.
 
-    endpoints: by the name of the method, which is "" for a function.
+    endpoints: by the name of the method, which is "" for a function. max_message: what a WebSocket's message may have,
+    in bytes, or None; the ingress sees to that, but for messages that grow when they are unpacked.
     """
 
     def __init__(
@@ -43,10 +44,13 @@ class Server:
         socket_path: str,
         *,
         max_inputs: int,
+        max_message: int | None = MAX_MESSAGE,
         done: Callable[[str], None],
         explain: Explain,
     ) -> None:
-        self._threads = max(max_inputs, _FRAMEWORK_THREADS)
+        self._threads = max_inputs + _FRAMEWORK_THREADS
+        # with what a packed message may have more: the limit is on what is on the wire, too
+        self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
         self._explain = explain
         self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
         self._doors = [
@@ -66,7 +70,7 @@ class Server:
         for door in self._doors:
             if door.lifespan is not None:
                 await door.lifespan.startup()
-        servers = [await door.open(self._state) for door in self._doors]
+        servers = [await door.open(self._state, self._max_message) for door in self._doors]
         loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
         on_ready()
         grace = await self._stop
@@ -129,10 +133,10 @@ class _Door:
         self._path = path
         self._guard = guard
 
-    async def open(self, state: ServerState) -> asyncio.Server:
+    async def open(self, state: ServerState, max_message: int) -> asyncio.Server:
         """Listen."""
         loop = asyncio.get_running_loop()
-        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol())
+        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), max_message)
         protocol = _TunnelProtocol if self._tunnels else HttpToolsProtocol
         app_state = self.lifespan.state if self.lifespan is not None else {}
         return await loop.create_unix_server(lambda: protocol(config, state, app_state, loop), self._path, backlog=2048)
@@ -219,14 +223,15 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _config(app: Guard, ws: Any) -> uvicorn.Config:
+def _config(app: Guard, ws: Any, max_message: int) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
         ws=ws,
-        ws_max_size=_WS_MAX_SIZE,
+        ws_max_size=max_message,
+        ws_ping_interval=None,  # it would end a WebSocket whose app, or client, reads nothing for a while
         log_config=None,
         access_log=False,
         proxy_headers=False,

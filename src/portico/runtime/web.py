@@ -13,6 +13,7 @@ from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import calls
 from portico.runtime.asgi import App
+from portico.runtime.closing import close_streams
 from portico.runtime.wsgi import WsgiApp
 
 Function = Callable[..., Any]
@@ -43,6 +44,7 @@ def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> E
             "`fastapi_endpoint` needs FastAPI, which this function's image does not have. "
             'Add it to the image: `.pip_install("fastapi[standard]")`.'
         ) from None
+    close_streams()
     app = FastAPI(openapi_url="/openapi.json" if web.docs else None)  # without a schema there are no docs pages either
     app.add_api_route("/", function, methods=[web.method])
     # Around the whole app, not inside it: so the answer to an exception carries the headers too.
@@ -54,6 +56,7 @@ def _asgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     app = function()
     if not callable(app):
         raise InvalidError(f"An `asgi_app` function has to return an ASGI app, not {type(app).__name__}.")
+    close_streams()
     return Endpoint(app, lifespan=True)
 
 

@@ -21,6 +21,7 @@ from portico.model.errors import StateError
 from portico.model.ports import Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
+from portico.server.access import Access
 from portico.server.apps import Apps
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.environment_service import EnvironmentControl
@@ -116,9 +117,11 @@ class ControlPlane:
             logs=self.logs,
         )
         service = Server(outside, self._rollouts)
-        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts)
-        await self._listen(make_app(service, apps, self._rollouts, blobs, places), settings.control_socket)
-        await self._listen(make_public_app(), outside.public_socket)
+        access = Access(opened, environments)
+        places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
+        app = make_app(service, apps, self._rollouts, blobs, places, access)
+        await self._listen(app, settings.control_socket)
+        await self._listen(make_public_app(app, access), outside.public_socket)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
 
     async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:

@@ -16,9 +16,10 @@ from typing import Any, Final, ParamSpec, TypeVar
 from portico.core.calling import CallTable
 from portico.core.routes import RouteTable
 from portico.ingress import pages
-from portico.ingress.door import Ingress
+from portico.ingress.door import Ingress, IngressOptions
 from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import NotFoundError, StartError
+from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import call_host
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
@@ -61,6 +62,15 @@ class LiveApp:
     endpoints: dict[str, FunctionEndpoint] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An app that comes up: where those wait who ask for it meanwhile, by label and by host."""
+
+    app_name: str
+    labels: dict[str, Gate]
+    hosts: dict[str, Gate]
+
+
 class Bridge:
     """How the control plane's thread calls into the data path's loop."""
 
@@ -76,8 +86,27 @@ class Bridge:
         return await self.run(run())
 
     async def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+        """Run a coroutine there. Cancelled, it has it cancelled there too, and returns when it has ended."""
+        here = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = here.create_future()
+        tasks: list[asyncio.Task[R]] = []
+
+        def start() -> None:
+            task = self._loop.create_task(coroutine)
+            task.add_done_callback(lambda _: here.call_soon_threadsafe(_settle, ended))
+            tasks.append(task)
+
+        def cancel() -> None:
+            tasks[0].cancel()
+
+        self._loop.call_soon_threadsafe(start)
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._loop.call_soon_threadsafe(cancel)
+            await asyncio.shield(ended)
+            raise
+        return tasks[0].result()
 
     def post(self, verb: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Have it run there soon; nobody waits for it."""
@@ -85,7 +114,7 @@ class Bridge:
 
 
 class CallDirectory:
-    """The directory of the calls' socket: each host is a function. Before the apps are up, callers wait."""
+    """The directory of the calls' socket: each host is a function. Before it is known which there are, callers wait."""
 
     def __init__(self) -> None:
         self.table: CallTable[Endpoint] = CallTable()
@@ -98,8 +127,8 @@ class CallDirectory:
             return found
         return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
 
-    def booted(self) -> None:
-        """All apps are up."""
+    def claimed(self) -> None:
+        """It is known which functions there are."""
         gates, self._gates = self._gates or {}, None
         for host, gate in gates.items():
             gate.open(self.find(host))
@@ -113,47 +142,66 @@ class CallDirectory:
 class DataPlane:
     """Routes, endpoints and supervisors of all live apps."""
 
-    def __init__(self, domain: str, control: str, engine: Engine, system_log: SystemLog) -> None:
+    def __init__(
+        self,
+        domain: str,
+        control: str,
+        engine: Engine,
+        system_log: SystemLog,
+        limits: Limits = DEFAULT_LIMITS,
+        ingress: IngressOptions | None = None,
+        machine: str = "",
+    ) -> None:
         self._domain = domain
+        self._limits = limits
+        self._machine = machine
         self._control = Passage(control)
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
         self._apps: dict[str, LiveApp] = {}
+        self._expected: dict[str, Expected] = {}  # by app id
         self._background: set[asyncio.Task[None]] = set()
         self._leaving: dict[asyncio.Task[None], Supervisor | Pools] = {}  # replaced, or of apps that have ended
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.calls = CallDirectory()
-        self.ingress = Ingress(self, self._loop)
+        self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
     def find(self, host: str) -> Endpoint | Refusal:
-        """Where a host leads: the bare domain and plain addresses to the control API, labels to endpoints."""
+        """Where a host leads: labels to endpoints; the bare domain, addresses and the machine's names to the API."""
         label, dot, domain = host.partition(".")
+        if host in (self._domain, "localhost") or label == self._machine or _is_address(host):
+            return self._control
         if not dot or domain != self._domain:
-            is_ours = host == self._domain or host.startswith("[") or host.replace(".", "").isdigit()
-            return self._control if is_ours else pages.INVALID_CALL
+            return pages.INVALID_CALL
         claim = self._routes.get(label)
         if claim is None:
             return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
         return claim.target or pages.STOPPED
 
-    def booted(self) -> None:
-        """All apps are up: those who came before may go on."""
+    def claimed(self) -> None:
+        """It is known which labels there are: those who came before may go on."""
         gates, self._gates = self._gates or {}, None
         self.ingress.routes_changed()
         for host, gate in gates.items():
             gate.open(self.find(host))
-        self.calls.booted()
+        self.calls.claimed()
 
     # -- verbs for the control plane ------------------------------------------------------------------------------
     def check_labels(self, release: Release) -> list[tuple[str, str]]:
         """ConflictError where it may not have its labels; else id and name of the apps that it takes labels from."""
         taken = self._routes.check(list(release.labels.values()), release.app_id, ephemeral=release.ephemeral)
         return sorted({(claim.app_id, claim.app_name) for claim in taken})
+
+    def claim(self, app_id: str, app_name: str, labels: list[str], hosts: list[str]) -> None:
+        """An app will come up: it has its labels, and who asks waits. ConflictError where it may not have them."""
+        waiting = Expected(app_name, {label: Gate() for label in labels}, {host: Gate() for host in hosts})
+        self._lead(app_id, app_name, dict(waiting.labels), dict(waiting.hosts), ephemeral=False)
+        self._expected[app_id] = waiting
 
     def install(self, release: Release) -> None:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
@@ -176,7 +224,12 @@ class DataPlane:
             self._discard(supervisors)
             raise
         # whoever asked may leave from here on: what is committed is also switched to
-        await asyncio.shield(self._loop.create_task(self._finish(release, supervisors, commit)))
+        finishing = self._loop.create_task(self._finish(release, supervisors, commit))
+        try:
+            await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            await asyncio.wait([finishing])
+            raise
 
     def rouse(self, app_id: str) -> None:
         """Have a first container of each function with a URL come up in the background."""
@@ -200,9 +253,12 @@ class DataPlane:
     def stop(self, app_id: str) -> None:
         """The app's labels answer that it is stopped; running inputs end."""
         app = self._apps.pop(app_id, None)
-        self._routes.stop(app_id)
+        returned = self._routes.stop(app_id)
         self.calls.table.remove(app_id)
         self.ingress.routes_changed()
+        self._open_gates(app_id)
+        for owner in sorted(set(returned.values())):
+            self._system_log(owner, "", "", "the app that had taken over a label of this one has ended; it is back")
         if app is not None:
             for endpoint in app.endpoints.values():
                 self._let_go(endpoint.stop(pages.STOPPED))
@@ -214,11 +270,15 @@ class DataPlane:
             self._routes.assign(app_id, app_name, {label: Unavailable(pages.STOPPED)}, ephemeral=False)
             self._routes.stop(app_id)
 
-    def unavailable(self, app_id: str, app_name: str, labels: list[str], cause: str) -> None:
-        """An app that cannot be brought up: its labels answer 503 with the cause."""
-        refusal = Refusal(503, f"modal-http: this app could not be brought up: {cause}", retry_after=30)
-        self._routes.assign(app_id, app_name, dict.fromkeys(labels, Unavailable(refusal)), ephemeral=False)
-        self.ingress.routes_changed()
+    def unavailable(self, app_id: str, cause: str) -> None:
+        """An app that was to come up cannot: whoever asks for it is told the cause, with 503."""
+        waiting = self._expected.get(app_id)
+        if waiting is None:
+            return  # it has come up otherwise
+        text = f"modal-http: this app could not be brought up: {cause}"
+        target = Unavailable(Refusal(503, text, retry_after=30, code="start_failed"))
+        labels, hosts = dict.fromkeys(waiting.labels, target), dict.fromkeys(waiting.hosts, target)
+        self._lead(app_id, waiting.app_name, dict(labels), dict(hosts), ephemeral=False)
 
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
@@ -227,7 +287,10 @@ class DataPlane:
 
     async def close(self, grace: float) -> None:
         """End all: first the door, then the apps, then what runs them."""
-        for gate in (self._gates or {}).values():
+        gates = [*(self._gates or {}).values()]
+        for waiting in self._expected.values():
+            gates += [*waiting.labels.values(), *waiting.hosts.values()]
+        for gate in gates:
             gate.open(SHUTTING_DOWN)
         self.calls.close()
         await self.ingress.close(grace)
@@ -260,7 +323,7 @@ class DataPlane:
 
     def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor | Pools:
         if function.cls is not None and function.cls.parameters:
-            return Pools(function, lambda text: self._supervisor(release, function, text))
+            return Pools(function, lambda text: self._supervisor(release, function, text), self._limits.queue)
         return self._supervisor(release, function, "")
 
     def _supervisor(self, release: Release, function: FunctionSpec, parameters: str | None) -> Supervisor:
@@ -283,7 +346,7 @@ class DataPlane:
         def notify(container_id: str, text: str) -> None:
             self._system_log(release.app_id, function.name, container_id, text)
 
-        return Supervisor(function, make_start, self._engine, notify, self._loop)
+        return Supervisor(function, make_start, self._engine, notify, self._loop, self._limits)
 
     def _in_use(self, release: Release) -> list[str]:
         names = [function.name for function in release.spec.functions]
@@ -311,10 +374,27 @@ class DataPlane:
             supervisor.keep_minimum()
         parts = _parts(app, called=False)
         targets = {label: parts[name] for name, label in release.labels.items()}
-        self._routes.assign(release.app_id, release.app_name, targets, ephemeral=release.ephemeral)
-        self.calls.table.assign(release.app_id, _callable(release, app), ephemeral=release.ephemeral)
-        self.ingress.routes_changed()
+        hosts = _callable(release, app)
+        self._lead(release.app_id, release.app_name, targets, hosts, ephemeral=release.ephemeral)
         self._keep_templates()
+
+    def _lead(
+        self, app_id: str, app_name: str, labels: dict[str, Endpoint], hosts: dict[str, Endpoint], *, ephemeral: bool
+    ) -> None:
+        """From now on the app's labels, and the hosts of its functions, lead there."""
+        self._routes.assign(app_id, app_name, labels, ephemeral=ephemeral)
+        self.calls.table.assign(app_id, hosts, ephemeral=ephemeral)
+        self.ingress.routes_changed()
+        self._open_gates(app_id)
+
+    def _open_gates(self, app_id: str) -> None:
+        """Those who waited for the app to come up go on."""
+        waiting = self._expected.pop(app_id, None)
+        if waiting is not None:
+            for label, gate in waiting.labels.items():
+                gate.open(self.find(f"{label}.{self._domain}"))
+            for host, gate in waiting.hosts.items():
+                gate.open(self.calls.find(host))
 
     def _keep_templates(self) -> None:
         """Have the template of each image that a live app uses, so that every start is a fork."""
@@ -348,6 +428,15 @@ def _parts(app: LiveApp, *, called: bool) -> dict[str, Endpoint]:
         for method in function.cls.methods if function.cls is not None else ():
             parts[f"{function.name}.{method.name}"] = MethodEndpoint(endpoint, method.name, called=called)
     return parts
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith("[") or host.replace(".", "").isdigit()
 
 
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:

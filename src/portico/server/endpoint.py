@@ -10,7 +10,7 @@ from portico.ingress.ports import Endpoint, Lease, Refusal, Waiter
 from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec
 from portico.server.pools import Pools, text_of, wrong_parameters
-from portico.server.supervisor import QUEUE_FULL, QUEUE_LIMIT, Counts, Supervisor
+from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 from portico.wire.container import door_of
 
 
@@ -37,7 +37,7 @@ class FunctionEndpoint:
         if self._doors and waiter.door not in self._doors:
             return INVALID_CALL  # it has waited for a version that has this method no more
         if self._held is not None:
-            if len(self._held) >= QUEUE_LIMIT:
+            if not self.supervisor.has_room(len(self._held)):
                 return QUEUE_FULL
             self._held[waiter] = input_id
             return None

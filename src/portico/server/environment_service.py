@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from portico.model.errors import ConflictError, InvalidError
 from portico.model.naming import MAIN
 from portico.model.ports import AppRecord, EnvironmentRecord, Store
+from portico.server.access import Access
 from portico.server.apps import Apps
 from portico.server.environments import Environments
 from portico.server.rollout import Rollouts
@@ -18,12 +19,19 @@ class EnvironmentControl:
     """Implements `api.services.EnvironmentService`. One change at a time."""
 
     def __init__(
-        self, environments: Environments, *, store: Callable[[], Awaitable[Store]], apps: Apps, rollouts: Rollouts
+        self,
+        environments: Environments,
+        *,
+        store: Callable[[], Awaitable[Store]],
+        apps: Apps,
+        rollouts: Rollouts,
+        access: Access,
     ) -> None:
         self._environments = environments
         self._store = store
         self._apps = apps
         self._rollouts = rollouts
+        self._access = access
         self._changing = asyncio.Lock()
 
     async def environments(self) -> list[EnvironmentInfo]:
@@ -47,6 +55,7 @@ class EnvironmentControl:
                     f"{_named(served)} in the environment {name!r}.", hint="End it, and rename the environment then."
                 )
             record = await self._environments.change(name, change.name, change.web_suffix)
+            self._access.environment_changed(name, record.name)
             for app in await self._deployed(record.name):
                 await self._rollouts.readdress(app, record)
             return await self._info(record)
@@ -65,6 +74,7 @@ class EnvironmentControl:
             for app_id in living:
                 await self._apps.stop_app(app_id, name)
             await self._environments.delete(name)
+            self._access.environment_changed(name, None)
 
     async def _info(self, record: EnvironmentRecord) -> EnvironmentInfo:
         return EnvironmentInfo(

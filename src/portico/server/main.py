@@ -20,6 +20,7 @@ from typing import Final
 import uvloop
 
 from portico.engines.process import ProcessEngine
+from portico.ingress.door import IngressOptions
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
@@ -27,6 +28,7 @@ from portico.server.dataplane import Bridge, DataPlane
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
+from portico.wire.websocket import LIMIT_VARIABLE
 
 log = logging.getLogger("portico.server")
 
@@ -82,11 +84,18 @@ class _Server:
         run_dir = settings.run_dir
         bridge = Bridge(loop)
         control = ControlPlane(settings)
-        # where their server lives, for look-ups and calls; none of its other settings
-        told = {"PORTICO_HOME": str(settings.home), SOCKET_VARIABLE: str(settings.calls_socket)}
+        told = {  # where their server lives, for look-ups and calls, and what they have to go by themselves
+            "PORTICO_HOME": str(settings.home),
+            SOCKET_VARIABLE: str(settings.calls_socket),
+            LIMIT_VARIABLE: settings.max_websocket_message,
+        }
         engine = ProcessEngine(run_dir, control.logs, told=told)
         public_socket = run_dir / "public.sock"
-        data = DataPlane(settings.domain, str(public_socket), engine, control.logs.system)
+        ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
+        machine = socket.gethostname().partition(".")[0].lower()
+        data = DataPlane(
+            settings.domain, str(public_socket), engine, control.logs.system, settings.limits, ingress, machine
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -94,7 +103,6 @@ class _Server:
 
         def booted(failure: StateError | None) -> None:
             self._failure = failure
-            data.booted()
             if failure is not None:
                 self._ending.set()
 
@@ -204,7 +212,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise _cannot_listen(settings, error) from None
         door.setblocking(False)
+        _notice_the_dead(door)
         yield door
+
+
+def _notice_the_dead(door: socket.socket) -> None:
+    """Connections taken from this socket end some minutes after their client's machine or network has gone.
+
+    Nothing else would end a silent stream or WebSocket. The kernel asks, and the client's kernel answers.
+    """
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8)):
+        if hasattr(socket, name):
+            door.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @contextlib.contextmanager

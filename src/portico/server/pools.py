@@ -13,6 +13,7 @@ from typing import Final
 from portico.ingress.ports import Lease, Refusal, Waiter
 from portico.model import parameters
 from portico.model.errors import InvalidError
+from portico.model.limits import DEFAULT_LIMITS
 from portico.model.spec import ClassSpec, FunctionSpec
 from portico.server.supervisor import Counts, Supervisor
 
@@ -32,11 +33,17 @@ class Pools:
     make: a supervisor for the canonical text of a set of values; None: for a container that only loads the class.
     """
 
-    def __init__(self, function: FunctionSpec, make: Callable[[str | None], Supervisor]) -> None:
+    def __init__(
+        self,
+        function: FunctionSpec,
+        make: Callable[[str | None], Supervisor],
+        queue_limit: int = DEFAULT_LIMITS.queue,
+    ) -> None:
         assert function.cls is not None, "a class"
         self.function = function
         self._cls: ClassSpec = function.cls
         self._make = make
+        self._queue_limit = queue_limit
         self._pools: OrderedDict[str, Supervisor] = OrderedDict()  # by text; the one used last is at the end
         self._leaving: list[Supervisor] = []
         self._default = default_text(self._cls)
@@ -72,6 +79,10 @@ class Pools:
     def in_use(self) -> bool:
         """Whether any pool has containers, or inputs that wait for one."""
         return any(pool.in_use for pool in self._pools.values())
+
+    def has_room(self, others: int) -> bool:
+        """See `Supervisor.has_room`; for all pools together."""
+        return self.counts.queued + others < self._queue_limit
 
     def rouse(self) -> None:
         """Start a first container of the default values, if all parameters have some."""

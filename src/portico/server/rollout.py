@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
-from portico.model.naming import auto_label, check_dev_suffix, check_object_name, host_label
+from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec
@@ -76,7 +76,7 @@ class Rollouts:
         self.deployed: set[str] = set()  # the ids of the living deployed apps
         self.deployed_here: set[str] = set()  # those of them that were deployed since this server started
         self.server_is_ending = False
-        self._booted = asyncio.Event()
+        self._claimed = asyncio.Event()
 
     # -- deployed apps --------------------------------------------------------------------------------------------
     def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
@@ -110,8 +110,8 @@ class Rollouts:
 
     @asynccontextmanager
     async def alone(self, environment: str, name: str) -> AsyncIterator[None]:
-        """One change of a deployed app at a time, and none before all apps are up: who held which label, counts."""
-        await self._booted.wait()
+        """One change of a deployed app at a time, and none before it is known which labels the others have."""
+        await self._claimed.wait()
         async with self._locks.setdefault((environment, name), asyncio.Lock()):
             yield
 
@@ -162,42 +162,60 @@ class Rollouts:
             if await self._environments.find(where) != environment:
                 raise ConflictError(f"The environment {where!r} was changed meanwhile.", hint="Deploy again.")
             await store.record(app=replace(app, current=version), deployment=deployment)
+            self.deployed.add(app.id)
+            self.deployed_here.add(app.id)
 
         await self._roll_out(release, emit, commit)
-        self.deployed.add(app.id)
-        self.deployed_here.add(app.id)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
 
     async def boot(self) -> None:
-        """Bring all deployed apps up again, as they were when the server ended."""
+        """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
         try:
-            await self._boot()
+            expected = await self._claim()
         finally:
-            self._booted.set()
+            self._claimed.set()
+        await self._bridge.call(self._data.claimed)
+        await asyncio.gather(*(self._bring_back(app) for app in expected))
 
-    async def _boot(self) -> None:
+    async def _claim(self) -> list[AppRecord]:
+        """Give all apps their labels; those that are to come up."""
+        expected = []
         for environment in await self._environments.all():
             for app in await (await self._store()).apps(environment.name):
-                await self._boot_app(app, environment)
+                deployment = await self._current(app)
+                if deployment is not None and await self._claim_app(app, deployment, environment):
+                    expected.append(app)
+        return expected
 
-    async def _boot_app(self, app: AppRecord, environment: EnvironmentRecord) -> None:
-        deployment = await self._current(app)
-        if deployment is None:
-            return
-        labels, _ = self._addresses(deployment.spec, environment, "")
+    async def _claim_app(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> bool:
+        labels = list(self._addresses(deployment.spec, environment, "")[0].values())
         if app.stopped_at is not None:
-            for label in labels.values():
+            for label in labels:
                 await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
-            return
+            return False
         self.deployed.add(app.id)
+        names = [function.name for function in deployment.spec.functions]
+        hosts = [call_host(environment.name, owner, name) for owner in (app.id, app.name) for name in names]
         try:
-            await self._install(app, deployment, environment)
-        except Exception as error:
-            self._logs.system(app.id, "", "", f"the app could not be brought up: {error}")
-            with suppress(ConflictError):  # another app answers for these labels
-                await self._bridge.call(
-                    self._data.unavailable, app.id, app.name, list(labels.values()), str(error).partition("\n")[0]
-                )
+            await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
+        except ConflictError as error:  # another app answers for these labels
+            self._say_absent(app.id, error)
+            return False
+        return True
+
+    async def _bring_back(self, app: AppRecord) -> None:
+        async with self.alone(app.environment, app.name):
+            deployment = await self._current(app)
+            if deployment is None or app.id in self.deployed_here or app.id not in self.deployed:
+                return  # a newer version, or its end, came first
+            try:
+                await self._install(app, deployment, await self._environments.find(app.environment))
+            except Exception as error:
+                self._say_absent(app.id, error)
+                await self._bridge.call(self._data.unavailable, app.id, str(error).partition("\n")[0])
+
+    def _say_absent(self, app_id: str, error: Exception) -> None:
+        self._logs.system(app_id, "", "", f"the app could not be brought up: {error}")
 
     async def readdress(self, app: AppRecord, environment: EnvironmentRecord) -> None:
         """Have a living app answer at the URLs that its environment gives it now."""
@@ -252,15 +270,19 @@ class Rollouts:
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
-        for loser, name in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {name!r}."))
-            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
+        await self._tell_of_taken_labels(release, emit)
         await self._bridge.call(self._data.install, release)
         if request.rouse:
             await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
         emit(Created(app_id=app_id, app=spec.name, endpoints=_endpoints(release.urls)))
+
+    async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
+        """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
+        for loser, name in await self._bridge.call(self._data.check_labels, release):
+            emit(Warned(f"Took over a label from the running app {name!r}."))
+            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
 
     def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""
@@ -288,6 +310,7 @@ class Rollouts:
             release = await self._prepare(
                 app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
             )
+            await self._tell_of_taken_labels(release, emit)
             await self._roll_out(release, emit, _nothing)
         finally:
             self.release(app_id, where)

@@ -2,29 +2,34 @@
 
 Demand is signalled at once when an input finds no slot, capacity at once when a slot is given back or a container
 becomes ready. There is one timer per function, for whatever is due next.
+
+`max_containers` counts every container of this version that is there: also those that start, and those that end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from portico.core.backoff import Backoff
 from portico.core.lifecycle import ContainerEvent, ContainerState, after
 from portico.core.pool import Lease, Member, Pool, QueueFullError
-from portico.core.scaling import desired, surplus
+from portico.core.scaling import covered, desired, startable, surplus
 from portico.ingress.ports import Refusal, Waiter
 from portico.model.errors import StartError
+from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.ports import Container, ContainerStart, Engine, StartFailure
-from portico.model.spec import FunctionSpec
+from portico.model.spec import Autoscaler, FunctionSpec
 
 log = logging.getLogger("portico.supervisor")
 
-QUEUE_LIMIT: Final = 2000  # inputs that may wait for one function
 QUEUE_WAIT: Final = 300.0  # seconds that an input may wait
+STARTS_AT_ONCE: Final = 2 * (os.cpu_count() or 1)  # containers of one function that start side by side
+START_PATIENCE: Final = 1.0  # seconds after which a start no longer counts for that
 STOP_GRACE: Final = 30.0  # seconds for a container to run its exit handlers
 
 QUEUE_FULL = Refusal(
@@ -44,10 +49,11 @@ Notify = Callable[[str, str], None]  # takes a container's id and a text for the
 class Worker:
     """One container of this function, as the supervisor sees it."""
 
-    __slots__ = ("container", "member", "ready_at", "served", "state", "stopping", "supervisor")
+    __slots__ = ("began", "container", "member", "ready_at", "served", "state", "stopping", "supervisor")
 
-    def __init__(self, supervisor: Supervisor, container: Container) -> None:
+    def __init__(self, supervisor: Supervisor, container: Container, now: float) -> None:
         self.supervisor = supervisor
+        self.began = now
         self.container = container
         self.member: Member[Worker, Waiter] | None = None
         self.state = ContainerState.STARTING
@@ -94,7 +100,7 @@ class SlotLease(Lease["Worker", Waiter]):
         """The container does not answer as it should."""
         worker = self.member.container
         self.cancel()
-        worker.supervisor.replace(worker)
+        worker.supervisor.distrust(worker, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class Supervisor:
         engine: Engine,
         notify: Notify,
         loop: asyncio.AbstractEventLoop,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.function = function
         self._make_start = make_start
@@ -124,11 +131,13 @@ class Supervisor:
         self._notify = notify
         self._loop = loop
         concurrency = self.function.concurrency
-        self._autoscaler = self.function.autoscaler
         self.is_foreign = function.program is not None
+        self._limits = limits
+        self._autoscaler = _bounded(self.function.autoscaler, limits)
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
         self._target = min(concurrency.target, slots)
-        self.pool: Pool[Worker, Waiter] = Pool(slots, QUEUE_LIMIT, SlotLease)
+        self.pool: Pool[Worker, Waiter] = Pool(slots, limits.queue, SlotLease, target=self._target)
+        self._covered = 0.0  # inputs for which there are, or will be, enough containers
         self._workers: dict[str, Worker] = {}
         self._backoff = Backoff()
         self._last_failure: StartFailure | None = None
@@ -161,10 +170,10 @@ class Supervisor:
             lease = self.pool.acquire(waiter, input_id, now)
         except QueueFullError:
             return QUEUE_FULL
-        if lease is None:
-            self._scale(now)
-        else:
+        if lease is not None:
             self._watch(now)
+        if lease is None or self.pool.running > self._covered:
+            self._scale(now)
         return cast("SlotLease | None", lease)
 
     def leave(self, waiter: Waiter) -> bool:
@@ -175,6 +184,10 @@ class Supervisor:
     def in_use(self) -> bool:
         """Whether it has containers, or inputs that wait for one."""
         return bool(self._workers) or self.pool.queued > 0
+
+    def has_room(self, others: int) -> bool:
+        """Whether one more input may wait, next to those that wait here and to so many others."""
+        return self.pool.queued + others < self.pool.queue_limit
 
     def rouse(self) -> None:
         """Start a first container, so that the first input finds it."""
@@ -231,14 +244,17 @@ class Supervisor:
             waiter.granted(cast(SlotLease, following))
         elif member.retired:
             self._retire(worker)
+            self._scale(now)
         elif not member.leases and self._due_at > now + self._autoscaler.scaledown_window:
             self._scale(now)
 
-    def replace(self, worker: Worker) -> None:
-        """This container is not to be trusted: no more inputs for it."""
+    def distrust(self, worker: Worker, lease: SlotLease) -> None:
+        """This container is not to be trusted: no more inputs for it, and little time to end this one."""
         self._retire(worker)
-        if not self._closed:
-            self._scale(self._loop.time())
+        now = self._loop.time()
+        self._overdue.append((now + CANCEL_GRACE, lease))
+        self._due_by(now + CANCEL_GRACE)
+        self._scale(now)
 
     # -- the engine's events --------------------------------------------------------------------------------------
     def ready(self, container: Container) -> None:
@@ -303,7 +319,7 @@ class Supervisor:
 
     def _start(self) -> None:
         container = self._engine.start(self._make_start(), self)
-        self._workers[container.id] = Worker(self, container)
+        self._workers[container.id] = Worker(self, container, self._loop.time())
 
     def _start_failed(self, container: Container, failure: StartFailure) -> None:
         now = self._loop.time()
@@ -367,15 +383,15 @@ class Supervisor:
             if wait > 0:
                 due.append(now + wait)
             else:
-                # while starts fail, one at a time finds out whether they work again
-                for _ in range(1 if self._last_failure else wanted - present):
-                    self._start()
+                due += self._start_missing(wanted - present, now)
         elif counts.ready:
             going, again = surplus(pool.idle(), present, wanted, self._autoscaler.scaledown_window, now)
             for member in going:
                 self._retire(member.container)
+            present -= len(going)
             if again is not None:
                 due.append(again)
+        self._covered = covered(max(present, wanted), self._target, self._autoscaler)
         oldest = pool.oldest_wait()
         if oldest is not None:
             due.append(oldest + QUEUE_WAIT)
@@ -383,7 +399,25 @@ class Supervisor:
         due += [deadline for deadline, _ in self._overdue[:1]]
         self._set_timer(min(due))
 
+    def _start_missing(self, missing: int, now: float) -> list[float]:
+        """Start as many as may be now; when to look again, if ever."""
+        if (most := self._autoscaler.max_containers) is not None:
+            missing = min(missing, most - len(self._workers))
+        if self._last_failure:
+            missing = min(missing, 1)  # one at a time finds out whether starts work again
+        begun = [worker.began for worker in self._workers.values() if worker.state is ContainerState.STARTING]
+        starts, again = startable(max(0, missing), begun, STARTS_AT_ONCE, START_PATIENCE, now)
+        for _ in range(starts):
+            self._start()
+        return [] if again is None else [again]
+
+    def _due_by(self, due: float) -> None:
+        if self._due_at > due:
+            self._set_timer(due)
+
     def _set_timer(self, due: float) -> None:
+        if due == self._due_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if due == NEVER else self._loop.call_at(due, self._due)
@@ -410,8 +444,7 @@ class Supervisor:
         """An input begins: look at it when its time is up."""
         if self._look_at == NEVER:
             self._look_at = now + self.function.timeout
-            if self._due_at > self._look_at:
-                self._set_timer(self._look_at)
+            self._due_by(self._look_at)
 
     def _end_overdue(self, now: float) -> None:
         """Answer the inputs whose time is up, and have their containers end them."""
@@ -429,6 +462,13 @@ class Supervisor:
         if self._closed and not self._workers:
             self._set_timer(NEVER)
             self._gone.set()
+
+
+def _bounded(autoscaler: Autoscaler, limits: Limits) -> Autoscaler:
+    """With the server's own bound where the function has none."""
+    if autoscaler.max_containers is not None:
+        return autoscaler
+    return replace(autoscaler, max_containers=max(limits.containers, autoscaler.min_containers))
 
 
 def _start_refusal(failure: StartFailure, wait: float) -> Refusal:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.errors import ConflictError, NotFoundError
 from portico.model.ports import EnvironmentRecord
-from portico.store.schema import apps, deployments, environments
+from portico.store.schema import api_tokens, apps, deployments, environments
 
 
 class SqlEnvironments:
@@ -44,8 +44,9 @@ class SqlEnvironments:
                 raise await _taken(connection, environment) from None
             if not changed.rowcount:
                 raise NotFoundError(f"There is no environment {name!r}.")
-            moved = update(apps).where(apps.c.environment == name)
-            await connection.execute(moved.values(environment=environment.name))
+            for table in (apps, api_tokens):
+                moved = update(table).where(table.c.environment == name)
+                await connection.execute(moved.values(environment=environment.name))
 
     async def delete(self, name: str) -> None:
         """Forget one and what has been deployed there; ConflictError while an app lives there."""
@@ -60,6 +61,7 @@ class SqlEnvironments:
             gone = select(apps.c.id).where(inside).scalar_subquery()
             await connection.execute(delete(deployments).where(deployments.c.app_id.in_(gone)))
             await connection.execute(delete(apps).where(inside))
+            await connection.execute(delete(api_tokens).where(api_tokens.c.environment == name))
 
 
 async def _taken(connection: AsyncConnection, environment: EnvironmentRecord) -> ConflictError:

@@ -22,6 +22,18 @@ environments = Table(
     UniqueConstraint("web_suffix"),
 )
 
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the secret, in hex
+    Column("environment", String(64), nullable=True),  # NULL: all
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+    Column("last_used_at", Double, nullable=True),
+)
+
 apps = Table(
     "apps",
     metadata,

@@ -7,7 +7,8 @@ the frame of another kind that ends it. So large values pass in small pieces, an
     answer to CALL:      VALUE or ERROR
     answer to ITERATE:   VALUE…, then END or ERROR
 
-An answer that stops before its last message is an error, never a quiet end.
+An answer that stops before its last message is an error, never a quiet end. Where the ingress stops it, a
+trailer of the HTTP response says why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from portico.model.errors import InternalFailure
 
 SOCKET_VARIABLE: Final = "PORTICO_CALLS_SOCKET"  # where a container finds the way to call
 CONTENT_TYPE: Final = b"application/x-portico-call"
+STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model
 PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
 _HEAD: Final = 5
 

@@ -21,8 +21,12 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
     PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
     DELETE /v1/environments/{name}?stop_apps=        -> 204
+    GET    /v1/tokens                                -> TokenList
+    POST   /v1/tokens               NewToken         -> 201, TokenSecret
+    DELETE /v1/tokens/{ref}                          -> TokenInfo     (ref: an id, or a name)
 
-What is about apps takes `?environment=`; without it, `main` is meant.
+What is about apps takes `?environment=`; without it, `main` is meant. From other machines, over the public door, every
+request carries `Authorization: Bearer <id>.<secret>` of a token.
 
 Errors: the status of the error's code, and a `Problem`.
 """
@@ -161,6 +165,40 @@ class EnvironmentChange(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     web_suffix: str | None = None
+
+
+class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of the control API, without its secret. environment: the only one that it is for."""
+
+    id: str
+    name: str
+    environment: str | None
+    created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+
+
+class TokenList(msgspec.Struct, frozen=True):
+    """Tokens, the oldest first."""
+
+    tokens: list[TokenInfo]
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """expires_in: seconds; None: it does not expire."""
+
+    name: str
+    environment: str | None = None
+    expires_in: float | None = None
+
+
+class TokenSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A new token, with the secret that is shown once."""
+
+    id: str
+    secret: str
+    name: str
+    environment: str | None = None
 
 
 # -- events -------------------------------------------------------------------------------------------------------

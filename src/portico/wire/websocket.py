@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
+LIMIT_VARIABLE: Final = "PORTICO_MAX_WEBSOCKET_MESSAGE"  # tells servers and containers another limit
 TOO_BIG: Final = 1009
 RESTART: Final = 1012
 
@@ -20,7 +21,7 @@ class FrameCounter:
 
     Messages of more than `limit` bytes do not pass; None: all do. A compressed message counts as it is on the wire.
     What cannot be compressed grows there: by 5 bytes in each of deflate's blocks, of 2,048 bytes and more as the usual
-    libraries set it up. So it may be 1/128 longer.
+    libraries set it up. So it may have `allowance` more.
     """
 
     def __init__(self, limit: int | None = MAX_MESSAGE, *, masked: bool = False) -> None:
@@ -110,11 +111,16 @@ class FrameCounter:
             self._closing = self._closing or opcode == _CLOSE
             return
         if opcode:
-            self._allowance = self._limit >> 7 if first & _COMPRESSED else 0
+            self._allowance = allowance(self._limit) if first & _COMPRESSED else 0
         self._message += payload
         self.too_large = self.too_large or self._message > self._limit + self._allowance
         if first & _FINAL:
             self._message = 0
+
+
+def allowance(limit: int) -> int:
+    """Bytes that a compressed message may have beyond the limit."""
+    return limit >> 7
 
 
 def close_frame(code: int, *, masked: bool = False) -> bytes:

@@ -22,7 +22,7 @@ _SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 _SOURCE = Path(portico.__file__).parent.parent
 _input_ids = (f"in-{number}" for number in itertools.count(1))
 
-APP = """
+APP = '''
 import asyncio
 import os
 import signal
@@ -179,8 +179,27 @@ def no_start():
 @app.function()
 @modal.web_server(8000)
 def web_server():
+    import subprocess
+    import sys
+    subprocess.Popen([sys.executable, "-c", PROGRAM])
+
+
+@app.function()
+@modal.web_server(8000, startup_timeout=0.05)
+def web_server_that_is_deaf():
     pass
+
+
+PROGRAM = """
+import http.server, signal
+server = http.server.ThreadingHTTPServer(("", 8000), http.server.SimpleHTTPRequestHandler)
+def end(*_):
+    open("farewell", "w").write("terminated")
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+server.serve_forever()
 """
+'''
 
 
 class Recorder:
@@ -328,7 +347,9 @@ def a_start(
 ) -> ContainerStart:
     """How to start a container of one of the app's functions; the rest goes into its FunctionSpec."""
     kind = WebKind.ASGI_APP if function in ("lifespan", "no_start", "socket") else WebKind.FASTAPI_ENDPOINT
-    kind = WebKind.WEB_SERVER if function == "web_server" else kind
+    web = WebSpec(kind=kind)
+    if function.startswith("web_server"):
+        web = WebSpec(kind=WebKind.WEB_SERVER, port=8000, startup_timeout=0.05 if "deaf" in function else 10.0)
     return ContainerStart(
         container_id=f"ct-{secrets.token_hex(8)}",
         app_id="ap-cases",
@@ -337,7 +358,7 @@ def a_start(
         ephemeral=False,
         environment="main",
         entry=EntrySpec(module=module, path=f"{module}.py"),
-        function=FunctionSpec(name=function, module=module, qualname=function, web=WebSpec(kind=kind), **more),  # type: ignore[arg-type]
+        function=FunctionSpec(name=function, module=module, qualname=function, web=web, **more),  # type: ignore[arg-type]
         image=image or an_image(),
         bundle_dir=bundle,
         urls={"hello": "http://acme--cases-hello.localhost"},

@@ -108,12 +108,30 @@ async def test_a_start_that_takes_too_long_fails(engine: ProcessEngine, bundle: 
     assert await recorder.until("exited") == "signal 9 (SIGKILL)"
 
 
-async def test_a_kind_of_endpoint_that_is_not_supported_is_refused(engine: ProcessEngine, bundle: Path) -> None:
-    """`web_server` says so, and does not start."""
-    _, recorder = start(engine, bundle, "web_server")
+async def test_a_program_is_served_where_it_listens_and_ends_when_it_is_told_to(
+    engine: ProcessEngine, bundle: Path
+) -> None:
+    """It is told to by SIGTERM, and has time to end in good order."""
+    container, recorder = start(engine, bundle, "web_server")
+    await recorder.until("ready")
+    host, _, port = container.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert b" 200 " in await reader.readline()
+    writer.close()
+    container.cancel("an input")
+    assert await recorder.until("finished") == "an input"
+    container.stop(grace=10)
+    assert await recorder.until("exited") == "exit code 0"
+    assert (bundle / "farewell").read_text() == "terminated"
+
+
+async def test_a_program_that_does_not_listen_is_a_failed_start(engine: ProcessEngine, bundle: Path) -> None:
+    """After the seconds that its decorator says."""
+    _, recorder = start(engine, bundle, "web_server_that_is_deaf")
     failure = await recorder.until("failed")
     assert isinstance(failure, StartFailure)
-    assert failure.cause.startswith("`web_server` is not supported yet")
+    assert failure.cause.startswith("TimeoutError: Waited too long for port 8000 to start accepting connections.")
 
 
 async def test_a_working_folder_that_is_not_there_is_named(engine: ProcessEngine, bundle: Path) -> None:

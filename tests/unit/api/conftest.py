@@ -56,7 +56,7 @@ def services() -> FakeServices:
 @pytest.fixture
 def control_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "control.sock"
-    with serving(make_app(services, services, services, services, services), path):
+    with serving(make_app(services, services, services, services, services, services), path):
         yield path
 
 
@@ -66,7 +66,8 @@ def client(control_socket: Path) -> ControlClient:
 
 
 @pytest.fixture
-def public_socket(tmp_path: Path) -> Iterator[Path]:
+def public_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "public.sock"
-    with serving(make_public_app(), path):
+    app = make_app(services, services, services, services, services, services)
+    with serving(make_public_app(app, services), path):
         yield path

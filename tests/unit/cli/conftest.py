@@ -41,6 +41,7 @@ def settings(monkeypatch) -> Iterator[Settings]:
         "PORTICO_HOME": str(home / "h"),
         "PORTICO_WORKSPACE": "acme",
         "PORTICO_LISTEN": "127.0.0.1:0",
+        "PORTICO_CONFIG_PATH": str(home / "portico.toml"),
     }.items():
         monkeypatch.setenv(name, value)
     yield load_settings()

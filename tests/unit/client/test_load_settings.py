@@ -26,10 +26,14 @@ def test_all_given(tmp_path):
             "PORTICO_LISTEN": "0.0.0.0:80",
             "PORTICO_DOMAIN": "example.com",
             "PORTICO_WORKSPACE": "acme",
+            "PORTICO_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,::1",
+            "PORTICO_MAX_WEBSOCKET_MESSAGE": "64KiB",
         }
     )
     assert (settings.home, settings.listen_host, settings.listen_port) == (tmp_path, "0.0.0.0", 80)
     assert (settings.domain, settings.workspace) == ("example.com", "acme")
+    assert [str(network) for network in settings.trusted_networks] == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+    assert settings.websocket_limit == 65536
 
 
 def test_empty_variables_count_as_unset():
@@ -52,6 +56,12 @@ def test_home_is_made_absolute(monkeypatch, tmp_path):
         ("PORTICO_DOMAIN", "Example.com"),
         ("PORTICO_WORKSPACE", "ab"),
         ("PORTICO_WORKSPACE", "Acme"),
+        ("PORTICO_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("PORTICO_TRUSTED_PROXIES", "127.0.0.1,proxy.example"),
+        ("PORTICO_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("PORTICO_MAX_WEBSOCKET_MESSAGE", "2 MB"),
+        ("PORTICO_MAX_WEBSOCKET_MESSAGE", "0"),
+        ("PORTICO_MAX_WEBSOCKET_MESSAGE", "-1"),
     ],
 )
 def test_nonsense_names_the_variable(name, value):
@@ -86,3 +96,9 @@ def test_a_name_that_no_environment_can_have_is_an_error():
     """It is refused before anybody is asked."""
     with pytest.raises(InvalidError, match="environment name: 'a b'"):
         environment_name(None, {"PORTICO_ENVIRONMENT": "a b"})
+
+
+@pytest.mark.parametrize(("text", "size"), [("2MiB", 2 << 20), ("1 gib", 1 << 30), ("100", 100), ("unlimited", None)])
+def test_sizes_are_written_as_people_do(text, size):
+    """With binary units, or none; or there is no limit."""
+    assert load_settings({"PORTICO_MAX_WEBSOCKET_MESSAGE": text}).websocket_limit == size

@@ -6,7 +6,7 @@ from portico.core.backoff import Backoff
 from portico.core.lifecycle import ContainerEvent, ContainerState, LifecycleError, after
 from portico.core.pool import Pool
 from portico.core.routes import RouteTable
-from portico.core.scaling import desired, surplus
+from portico.core.scaling import covered, desired, startable, surplus
 from portico.core.wheel import Wheel
 from portico.model.errors import ConflictError
 from portico.model.spec import Autoscaler
@@ -29,6 +29,37 @@ def test_as_many_containers_as_the_demand_asks_for(
 ) -> None:
     """Enough for all inputs, the buffer while there are any, within the bounds."""
     assert desired(running, queued, target, scaler) == wanted
+
+
+@pytest.mark.parametrize(
+    ("containers", "target", "scaler", "inputs"),
+    [
+        (2, 3, Autoscaler(), 6),
+        (2, 3, Autoscaler(buffer_containers=1), 3),
+        (1, 3, Autoscaler(buffer_containers=2), 0),
+        (2, 3, Autoscaler(max_containers=2), float("inf")),
+    ],
+)
+def test_so_many_inputs_ask_for_no_further_container(
+    containers: int, target: int, scaler: Autoscaler, inputs: float
+) -> None:
+    """One more does, unless there may be none."""
+    assert covered(containers, target, scaler) == inputs
+
+
+@pytest.mark.parametrize(
+    ("missing", "begun", "starts"),
+    [
+        (2, [], (2, None)),
+        (9, [], (4, 11)),
+        (9, [9.5, 9.8], (2, 10.5)),
+        (9, [9.2, 9.5, 9.8, 9.9], (0, 10.2)),
+        (9, [1.0, 2.0, 9.8], (3, 10.8)),
+    ],
+)
+def test_few_containers_start_side_by_side(missing: int, begun: list[float], starts: tuple[int, float | None]) -> None:
+    """The others when one of them is ready, or takes so long that it is not the processor that it waits for."""
+    assert startable(missing, begun, at_once=4, patience=1, now=10) == starts
 
 
 def test_containers_idle_for_the_whole_window_go_and_the_next_look_is_known() -> None:
@@ -109,6 +140,33 @@ def test_a_newer_ephemeral_app_takes_a_label_over() -> None:
     routes: RouteTable[str] = RouteTable()
     routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
     assert [claim.app_name for claim in routes.check(["acme--api-dev"], "ap-2", ephemeral=True)] == ["one"]
+
+
+def test_a_label_goes_back_to_the_app_that_it_was_taken_from() -> None:
+    """When the one that took it ends; an update in between takes nothing back."""
+    routes: RouteTable[str] = RouteTable()
+    routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
+    routes.assign("ap-2", "two", {"acme--api-dev": "y"}, ephemeral=True)
+    routes.assign("ap-1", "one", {"acme--api-dev": "z"}, ephemeral=True)
+    claim = routes.get("acme--api-dev")
+    assert claim is not None
+    assert claim.target == "y"
+    assert routes.stop("ap-2") == {"acme--api-dev": "ap-1"}
+    claim = routes.get("acme--api-dev")
+    assert claim is not None
+    assert claim.target == "z"
+
+
+def test_an_app_that_ends_without_its_label_changes_nothing() -> None:
+    """The one that took it keeps it."""
+    routes: RouteTable[str] = RouteTable()
+    routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
+    routes.assign("ap-2", "two", {"acme--api-dev": "y"}, ephemeral=True)
+    assert routes.stop("ap-1") == {}
+    assert routes.stop("ap-2") == {}
+    claim = routes.get("acme--api-dev")
+    assert claim is not None
+    assert claim.target is None
 
 
 def test_a_stopped_app_leaves_its_labels_behind_as_stopped() -> None:

@@ -116,6 +116,13 @@ class House:
         """Serve each connection from the ingress with this script."""
         self._servers.append(await asyncio.start_unix_server(script, self.endpoint.address))
 
+    async def program(self, script: Script) -> None:
+        """Serve them as a program of the user's own would, on a TCP port."""
+        server = await asyncio.start_server(script, "127.0.0.1", 0)
+        self._servers.append(server)
+        self.endpoint.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.endpoint.is_foreign = True
+
     async def connect(self) -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         self._writers.append(writer)

@@ -175,7 +175,8 @@ async def test_a_silent_websocket_lives(house: House) -> None:
     await house.container(switching(talk))
     house.ingress.now = lambda: now
     client = await upgrade(house)
-    for now in (1.0, 100.0, 86400.0):
+    for later in (1.0, 100.0, 86400.0):
+        now = later
         house.ingress._tick()
     await client.send(text(b"still here"))
     assert await client.reader.readexactly(12) == text(b"still here")

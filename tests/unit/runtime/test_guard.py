@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -352,3 +353,31 @@ async def test_a_websocket_is_held_until_the_app_returns() -> None:
     await guard(a_scope(kind="websocket"), below.receive, below.send)
     assert below.held
     assert done == ["in-1"]
+
+
+async def test_a_websocket_handler_may_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has heard of the end of its connection, and ends by itself; only one that does not is interrupted."""
+    monkeypatch.setattr("portico.runtime.guard._FAREWELL", 0.05)
+    begun, gone, goodbyes = asyncio.Event(), asyncio.Event(), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await gone.wait()
+        await asyncio.sleep(0)
+        goodbyes.append("goodbye")
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    for handler, said in ((app, ["goodbye"]), (deaf, [])):
+        begun.clear(), goodbyes.clear()
+        guard, done = guarded(handler)
+        below = Below()
+        running = asyncio.create_task(guard(a_scope(kind="websocket"), below.receive, below.send))
+        await begun.wait()
+        guard.cancel("in-1")
+        gone.set()
+        with contextlib.suppress(AlreadyLogged):
+            await running
+        assert (goodbyes, done) == (said, ["in-1"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime.asgi import Message
 from portico.runtime.calls import Called
@@ -124,12 +124,6 @@ def test_a_wsgi_function_that_returns_no_app_is_refused() -> None:
     """The error says what came instead."""
     with pytest.raises(InvalidError, match="a WSGI app, not NoneType"):
         build(a_spec(WebKind.WSGI_APP), lambda: None)
-
-
-def test_what_is_not_supported_says_so() -> None:
-    """The error names the decorator."""
-    with pytest.raises(UnsupportedError, match="`web_server` is not supported yet"):
-        build(a_spec(WebKind.WEB_SERVER), square)
 
 
 def test_a_function_without_a_web_decorator_is_there_to_be_called() -> None:

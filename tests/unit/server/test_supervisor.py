@@ -11,10 +11,11 @@ import pytest
 from portico.engines.fake import FakeEngine
 from portico.ingress.ports import Lease, Refusal
 from portico.model.errors import StartError
+from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.ports import BuiltImage, ContainerStart, StartFailure
 from portico.model.spec import Autoscaler, Concurrency, EntrySpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint
-from portico.server.supervisor import Supervisor
+from portico.server.supervisor import STARTS_AT_ONCE, Supervisor
 
 
 class Input:
@@ -46,17 +47,20 @@ class Input:
 class Bench:
     """A supervisor of one function on a fake engine that waits for the test."""
 
-    def __init__(self, folder: Path, function: FunctionSpec | None = None) -> None:
+    def __init__(self, folder: Path, function: FunctionSpec | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.engine = FakeEngine(folder, manual=True)
         self.notes: list[str] = []
         self.function = function or FunctionSpec(name="f", module="m", qualname="f")
         self._numbers = itertools.count()
         self.folder = folder
+        self.limits = limits
         self.supervisor = self.new()
 
     def new(self) -> Supervisor:
         loop = asyncio.get_running_loop()
-        return Supervisor(self.function, self._make_start, self.engine, lambda _, text: self.notes.append(text), loop)
+        return Supervisor(
+            self.function, self._make_start, self.engine, lambda _, text: self.notes.append(text), loop, self.limits
+        )
 
     def _make_start(self) -> ContainerStart:
         return ContainerStart(
@@ -137,6 +141,139 @@ async def test_a_container_with_many_slots_takes_many_inputs(tmp_path: Path) -> 
     assert len(bench.engine.containers) == 1
     await bench.ready(0)
     assert all(asked.lease is not None for asked in inputs)
+
+
+async def test_every_start_is_asked_for_in_the_turn_of_the_loop_in_which_the_demand_comes(bench: Bench) -> None:
+    """From zero, and when all are busy: nothing is polled."""
+    engine = bench.engine
+    started = [len(engine.containers)]
+    for number in range(2):
+        bench.ask()
+        started.append(len(engine.containers))
+        await bench.ready(number)
+    assert started == [0, 1, 2]
+
+
+async def test_target_inputs_start_a_container_before_the_others_are_full(tmp_path: Path) -> None:
+    """And inputs go where there are fewest, once all have their target."""
+    function = FunctionSpec(name="f", module="m", qualname="f", concurrency=Concurrency(max_inputs=4, target_inputs=2))
+    bench = Bench(tmp_path, function)
+    inputs = [bench.ask() for _ in range(2)]
+    await bench.ready(0)
+    assert len(bench.engine.containers) == 1
+    inputs.append(bench.ask())
+    assert inputs[2].lease is not None
+    assert len(bench.engine.containers) == 2
+    await bench.ready(1)
+    inputs += [bench.ask() for _ in range(3)]
+    assert [asked.lease.address for asked in inputs if asked.lease] == [
+        bench.engine.containers[number].address for number in (0, 0, 0, 1, 1, 1)
+    ]
+
+
+async def test_a_buffer_is_made_up_for_at_once(tmp_path: Path) -> None:
+    """An input that takes the spare container has another one started."""
+    bench = Bench(tmp_path, scaled(buffer_containers=1))
+    bench.ask()
+    for number in range(2):
+        await bench.ready(number)
+    assert len(bench.engine.containers) == 2
+    assert bench.ask().lease is not None
+    assert len(bench.engine.containers) == 3
+
+
+async def test_few_containers_start_side_by_side(tmp_path: Path) -> None:
+    """A crowd starts no crowd; each one that is ready lets the next one start."""
+    bench = Bench(tmp_path)
+    inputs = [bench.ask() for _ in range(50)]
+    assert len(bench.engine.containers) == STARTS_AT_ONCE
+    await bench.ready(0)
+    assert len(bench.engine.containers) == STARTS_AT_ONCE + 1
+    assert inputs[0].lease is not None
+
+
+async def test_a_slow_start_keeps_no_other_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes long waits for something else than the processor."""
+    monkeypatch.setattr("portico.server.supervisor.START_PATIENCE", 0.01)
+    bench = Bench(tmp_path)
+    for _ in range(STARTS_AT_ONCE + 1):
+        bench.ask()
+    while len(bench.engine.containers) < STARTS_AT_ONCE + 1:
+        await asyncio.sleep(0.001)
+
+
+async def test_a_function_without_max_containers_has_the_servers_bound(tmp_path: Path) -> None:
+    """Only more min_containers are more."""
+    bench = Bench(tmp_path, limits=Limits(containers=2))
+    for _ in range(5):
+        bench.ask()
+    assert len(bench.engine.containers) == 2
+    many = Bench(tmp_path, scaled(min_containers=3), Limits(containers=2))
+    many.supervisor.keep_minimum()
+    assert len(many.engine.containers) == 3
+
+
+async def test_a_container_that_still_ends_counts_for_max_containers(tmp_path: Path) -> None:
+    """The next one starts when it is gone."""
+    bench = Bench(tmp_path, scaled(max_containers=1, scaledown_window=0.001))
+    asked = bench.ask()
+    await bench.ready(0)
+    first = bench.engine.containers[0]
+    first.stop = lambda grace: None  # type: ignore[method-assign]  # it takes its time
+    assert asked.lease is not None
+    asked.lease.release()
+    while bench.supervisor.counts.ready:
+        await asyncio.sleep(0.001)
+    following = bench.ask()
+    assert len(bench.engine.containers) == 1
+    first.exit("exit code 0")
+    assert len(bench.engine.containers) == 2
+    await bench.ready(1)
+    assert following.lease is not None
+
+
+async def test_a_broken_container_that_does_not_end_its_input_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next one may start."""
+    monkeypatch.setattr("portico.server.supervisor.CANCEL_GRACE", 0.01)
+    bench = Bench(tmp_path, scaled(max_containers=1))
+    asked = bench.ask()
+    await bench.ready(0)
+    container = bench.engine.containers[0]
+    container.finish = lambda input_id: None  # type: ignore[method-assign]
+    assert asked.lease is not None
+    asked.lease.broken()
+    following = bench.ask()
+    while not container.gone:
+        await asyncio.sleep(0.001)
+    await bench.ready(1)
+    assert following.lease is not None
+
+
+async def test_past_the_queue_limit_inputs_are_refused_at_once(tmp_path: Path) -> None:
+    """429, with the time to come again; running inputs are not counted, and one that leaves makes room."""
+    bench = Bench(tmp_path, scaled(max_containers=1), Limits(queue=2))
+    bench.ask()
+    await bench.ready(0)
+    waiting = [bench.ask() for _ in range(2)]
+    refused = bench.ask().refusal
+    assert refused is not None
+    assert (refused.status, refused.retry_after) == (429, 1)
+    bench.supervisor.leave(waiting[0])
+    assert bench.ask().refusal is None
+
+
+async def test_an_input_that_waits_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, with the time to come again."""
+    monkeypatch.setattr("portico.server.supervisor.QUEUE_WAIT", 0.01)
+    bench = Bench(tmp_path, scaled(max_containers=1))
+    bench.ask()
+    await bench.ready(0)
+    waiting = bench.ask()
+    await waiting.answered.wait()
+    assert waiting.refusal is not None
+    assert (waiting.refusal.status, waiting.refusal.retry_after) == (503, 1)
 
 
 async def test_an_idle_container_goes_after_the_window(tmp_path: Path) -> None:
@@ -380,9 +517,9 @@ async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench:
     assert following.pool.running == 1
 
 
-async def test_a_held_endpoint_keeps_no_more_inputs_than_a_queue(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_held_endpoint_keeps_no_more_inputs_than_a_queue(bench: Bench) -> None:
     """The bound is the same."""
-    monkeypatch.setattr("portico.server.endpoint.QUEUE_LIMIT", 1)
+    bench.supervisor.pool.queue_limit = 1
     endpoint = FunctionEndpoint(bench.supervisor)
     endpoint.hold()
     assert endpoint.lease(Input(), "in-1") is None

@@ -1,0 +1,72 @@
+"""What the public door shows of the control API."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from starlette.routing import Route
+
+from portico.api.app import make_app
+from portico.api.fake import FakeServices
+from portico.wire.control import Problem, TokenInfo
+from tests.unit.api.conftest import INFO
+
+DOUBLE = FakeServices(INFO)
+ROUTES = [
+    (method, re.sub(r"\{\w+\}", "x", route.path))
+    for route in make_app(DOUBLE, DOUBLE, DOUBLE, DOUBLE, DOUBLE, DOUBLE).routes
+    if isinstance(route, Route)
+    for method in sorted(route.methods or ())
+]
+
+
+def ask(path: Path, method: str, target: str, authorization: str | None = None) -> http.client.HTTPResponse:
+    """One request over the Unix socket behind the public door."""
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(path))
+    headers = {} if authorization is None else {"Authorization": authorization}
+    connection.request(method, target, headers=headers)
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize(("method", "target"), ROUTES)
+def test_every_route_refuses_without_a_token(
+    public_socket: Path, services: FakeServices, method: str, target: str
+) -> None:
+    """And does nothing."""
+    response = ask(public_socket, method, target)
+    assert response.status == 401
+    assert response.getheader("www-authenticate") == "Bearer"
+    if method != "HEAD":
+        assert msgspec.json.decode(response.read(), type=Problem).code == "unauthorized"
+    assert services.calls == []
+
+
+@pytest.mark.parametrize(("method", "target"), [(m, t) for m, t in ROUTES if not re.match("/v1/(blobs|server$)", t)])
+def test_a_token_for_one_environment_opens_none_of_the_others(
+    public_socket: Path, services: FakeServices, method: str, target: str
+) -> None:
+    """What is not about its environment answers 403, and does nothing."""
+    services.issued["ak-1"] = TokenInfo(id="ak-1", name="one", environment="staging", created_at=0.0)
+    response = ask(public_socket, method, target, "Bearer ak-1.as-ak-1")
+    assert response.status == 403
+    assert services.calls == []
+
+
+def test_health_needs_no_token(public_socket: Path) -> None:
+    """A monitor may ask."""
+    response = ask(public_socket, "GET", "/healthz")
+    assert (response.status, response.read()) == (200, b"ok\n")
+
+
+def test_a_token_opens_the_api(public_socket: Path, services: FakeServices) -> None:
+    """What then runs, runs on its behalf."""
+    services.issued["ak-1"] = TokenInfo(id="ak-1", name="one", environment=None, created_at=0.0)
+    assert ask(public_socket, "GET", "/v1/server", "Bearer ak-1.as-ak-1").status == 200
+    assert services.calls == ["used ak-1"]

@@ -1,0 +1,73 @@
+"""The unit that `portico up --systemd` prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from portico.cli.systemd import unit
+from portico.client.control import ControlClient
+from tests.unit.cli.test_commands import run
+
+
+def values(text: str, key: str) -> list[str]:
+    """What the unit says of a key, in order."""
+    return [line.partition("=")[2] for line in text.splitlines() if line.partition("=")[0] == key]
+
+
+def test_the_unit_runs_a_server_with_these_settings(settings):
+    """Its command, with its variables and nothing else of ours, is a server in this home."""
+    text = run("up", "--listen", "127.0.0.1:0", "--systemd").stdout
+    (command,) = values(text, "ExecStart")
+    variables = dict(shlex.split(value)[0].split("=", 1) for value in values(text, "Environment"))
+    assert variables["PORTICO_HOME"] == str(settings.home)
+    ready, far = os.pipe()
+    with subprocess.Popen([*shlex.split(command), "--ready-fd", str(far)], env=variables, pass_fds=[far]) as server:
+        os.close(far)
+        assert os.read(ready, 10) == b"ready\n"
+        assert ControlClient(settings.control_socket).server().workspace == "acme"
+        server.terminate()
+        assert server.wait(30) == 0
+    os.close(ready)
+
+
+def test_the_unit_is_hardened(settings):
+    """It may write to its home and nowhere else, and gets no rights that it does not need."""
+    text = unit(settings)
+    assert values(text, "ReadWritePaths") == [f'"{settings.home}"']
+    for key, value in {
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "PrivateTmp": "yes",
+        "CapabilityBoundingSet": "",
+        "RestrictSUIDSGID": "yes",
+        "LockPersonality": "yes",
+        "UMask": "0077",
+    }.items():
+        assert values(text, key) == [value]
+
+
+@pytest.mark.parametrize(("port", "capability"), [(80, "CAP_NET_BIND_SERVICE"), (7777, ""), (0, "")])
+def test_only_a_low_port_needs_a_capability(settings, port, capability):
+    """Ports below 1024 are for those who have it."""
+    text = unit(replace(settings, listen=f"0.0.0.0:{port}"))
+    assert values(text, "AmbientCapabilities") == [capability]
+
+
+def test_odd_paths_are_quoted(settings, tmp_path):
+    """A path with a blank, a percent sign or a quote stays one word."""
+    text = unit(replace(settings, home=tmp_path / 'a b%c"d'))
+    assert f'Environment="PORTICO_HOME={tmp_path}/a b%%c\\"d"' in text.splitlines()
+
+
+def test_a_bad_address_is_used_wrongly(settings):
+    """The error shows what it should look like."""
+    done = run("up", "--listen", "7777", "--systemd")
+    assert done.returncode == 2
+    assert "host:port" in done.stderr
+    assert sys.executable not in done.stdout
