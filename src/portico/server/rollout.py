@@ -431,9 +431,12 @@ class Rollouts:
         """Prove, commit on this loop, switch. Once the proof holds, nothing may come between commit and switch."""
         here = asyncio.get_running_loop()
 
+        parts = {function.name: [part.name for part in function.parts] for function in release.spec.functions}
+
         def on_ready(name: str) -> None:
-            event = FunctionState(name=name, state="ready", url=release.urls.get(name))
-            here.call_soon_threadsafe(emit, event)
+            for part in parts[name]:
+                event = FunctionState(name=part, state="ready", url=release.urls.get(part))
+                here.call_soon_threadsafe(emit, event)
 
         async def commit_there() -> None:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(commit(), here))
