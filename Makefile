@@ -6,7 +6,7 @@ export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup serve test check bench clean
+.PHONY: setup packages serve test check bench clean
 setup: $(STAMP)
 
 # uv comes from PyPI into the environment itself, then makes the rest of it exactly as uv.lock says.
@@ -16,6 +16,18 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@
+
+# The programs that tests put behind an endpoint. Services that come with them are not started: nginx would take port 80.
+packages:
+	@missing=; PATH="$$PATH:/usr/sbin"; \
+	command -v nginx >/dev/null || missing="nginx-light"; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	test -n "$$missing" || exit 0; \
+	command -v apt-get >/dev/null || { echo "Install by hand:$$missing; there is no apt-get here." >&2; exit 1; }; \
+	test "$$(id -u)" = 0 || { echo "Missing: $$missing. Run this as root: make packages" >&2; exit 1; }; \
+	policy=/usr/sbin/policy-rc.d; \
+	test -e $$policy || { trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; }; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
 
 serve: setup
 	$(BIN)/portico serve examples/quickstart.py

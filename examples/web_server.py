@@ -1,8 +1,4 @@
-"""Any program that listens on a port, in any language, becomes an endpoint.
-
-portico serve examples/web_server.py
-curl http://$(id -un)--seed-my-server-dev.localhost:7777/etc/hostname
-"""
+"""A program that listens on a port, here one that shows all files of the machine:  curl URL/etc/hostname"""
 
 import modal
 

@@ -6,7 +6,6 @@ from portico.model.version import VERSION
 from portico.sdk.absent import (
     CloudBucketMount,
     Dict,
-    FunctionCall,
     NetworkFileSystem,
     Proxy,
     Queue,
@@ -18,6 +17,7 @@ from portico.sdk.absent import no_such_name as __getattr__
 from portico.sdk.app import App
 from portico.sdk.classes import Cls
 from portico.sdk.context import enable_output, is_local
+from portico.sdk.function_call import FunctionCall
 from portico.sdk.functions import Function
 from portico.sdk.image import Image
 from portico.sdk.parameters import parameter

@@ -2,6 +2,7 @@
 
 from portico.model.errors import (
     AuthError,
+    CallCancelledError,
     ConflictError,
     ConnectionError,
     DeprecationError,
@@ -10,9 +11,11 @@ from portico.model.errors import (
     ExecutionError,
     FunctionTimeoutError,
     ImageBuildError,
+    InputCancellation,
     InternalFailure,
     InvalidError,
     NotFoundError,
+    NotReadyError,
     OutputExpiredError,
     RemoteError,
     ResourceExhaustedError,
@@ -25,6 +28,7 @@ from portico.model.errors import (
 
 __all__ = [
     "AuthError",
+    "CallCancelledError",
     "ConflictError",
     "ConnectionError",
     "DeprecationError",
@@ -33,9 +37,11 @@ __all__ = [
     "ExecutionError",
     "FunctionTimeoutError",
     "ImageBuildError",
+    "InputCancellation",
     "InternalFailure",
     "InvalidError",
     "NotFoundError",
+    "NotReadyError",
     "OutputExpiredError",
     "RemoteError",
     "ResourceExhaustedError",

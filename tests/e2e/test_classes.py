@@ -289,8 +289,8 @@ def test_calls_that_go_wrong_say_why(shared: Machine, zoo: dict[str, str]) -> No
     )]"""
     answers = ask(shared, expression)
     assert answers == [
-        ["InvalidError", "Cat.tell: Cat: the parameter 'name' is missing: text in UTF-8"],
-        ["InvalidError", "Cat.tell: Cat: there is no parameter 'colour'"],
+        ["InvalidError", "Cat: the parameter 'name' is missing: text in UTF-8"],
+        ["InvalidError", "Cat: there is no parameter 'colour'"],
         ["NotFoundError", "There is no function 'Cat.nothing' in the app 'zoo'."],
         ["NotFoundError", "There is no function 'Dog.bark' in the app 'zoo'."],
         ["ValueError", "no Joe"],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import EXAMPLES, Machine
+from tests.e2e.conftest import EXAMPLES, Machine, wait_until
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ USES: dict[str, list[Use] | None] = {
     "class_methods.py": [Use("total", {"squares": [0, 4, 16], "counted": [0, 2, 4]}, "/?step=2&to=3")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "fastapi_app.py": [
+        Use("fastapi_app", {"message": "Hello"}),
+        Use("fastapi_app", {"message": "Hi"}, "/echo", b'{"message": "Hi"}'),
+    ],
     "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
     "hello.py": [Use("hello", "Hello world!")],
     "map_stream.py": [Use("stream_parallel", "".join(f"segment {i}\n" for i in range(10)))],
@@ -48,7 +53,9 @@ USES: dict[str, list[Use] | None] = {
     "siblings/shapes.py": None,
     "siblings/words/__init__.py": None,
     "siblings/words/plural.py": None,
+    "spawn_poll.py": [],  # one answer is part of the next request: the tests below know
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
+    "web_server.py": [Use("my_server", Path("/etc/passwd").read_text(), "/etc/passwd")],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
 FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))
@@ -79,6 +86,11 @@ def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
         answer = machine.request(urls[use.function] + use.path, method, body=use.body)
         is_json = answer.headers["content-type"] == "application/json"
         assert (answer.status, answer.json if is_json else answer.text) == (200, use.expected)
+    if file == "spawn_poll.py":
+        call_id = machine.request(urls["submit"] + "/?text=hello").json["call_id"]  # type: ignore[index]
+        result = f"{urls['result']}/?call_id={call_id}"
+        wait_until(lambda: machine.request(result).status == 200, "the job is done")
+        assert machine.request(result).json == {"result": "HELLO"}
     if file == "web_url.py":
         assert machine.request(urls["my_endpoint"]).json == {"url": urls["my_endpoint"]}
     if file == "docs_and_label.py":

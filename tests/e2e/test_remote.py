@@ -121,6 +121,16 @@ def test_deploy_from_a_laptop(office: Office, laptop: Machine) -> None:
     assert not laptop.home.exists() or not laptop.servers()
 
 
+def test_a_script_on_a_laptop_finds_a_function(office: Office, laptop: Machine) -> None:
+    """Its URL, as the server knows it."""
+    laptop.write("seed.py", SEED.format(app="found", says="here"))
+    url = laptop.deploy("seed.py")["says"]
+    script = laptop.write("script.py", "import modal; print(modal.Function.from_name('found', 'says').get_web_url())")
+    command = [*laptop.prefix, sys.executable, str(script)]
+    done = subprocess.run(command, env=laptop.env, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout == f"{url}\n"
+
+
 def test_only_missing_files_travel(office: Office, laptop: Machine) -> None:
     """What the server has by its content stays as it is, whatever app it came with."""
     laptop.write("seed.py", SEED.format(app="files", says="one"))
@@ -269,3 +279,83 @@ def test_a_token_that_the_server_does_not_take_is_not_kept(office: Office) -> No
     done = office.laptop.run("token", "set", *words, stdin="as-wrong\n", code=1)
     assert "unknown, revoked or expired" in done.stderr
     assert not config(office.laptop).exists()
+
+
+JOB = """
+import modal
+
+app = modal.App("job")
+
+
+@app.function()
+def square(x):
+    return x * x
+
+
+@app.function()
+def count(n):
+    yield from range(n)
+
+
+@app.function()
+def fail():
+    raise ValueError("on purpose")
+
+
+@app.local_entrypoint()
+def main():
+    print("here", square.remote(3), list(square.map([1, 2])), list(count.remote_gen(3)))
+"""
+CALLS = """
+import asyncio
+import modal
+
+square, count, fail = [modal.Function.from_name("job", name) for name in ("square", "count", "fail")]
+print(square.remote(7), list(square.map(range(5))), list(count.remote_gen(4)))
+print(asyncio.run(square.remote.aio(9)), square.spawn(5).get(timeout=30))
+try:
+    fail.remote()
+except ValueError as error:
+    print("raised", error)
+"""
+
+
+def python(office: Office, script: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A script on the laptop."""
+    path = office.laptop.write("script.py", script)
+    command, env = [*office.laptop.prefix, sys.executable, str(path)], office.laptop.env | more
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_functions_are_called_from_a_laptop(office: Office, laptop: Machine) -> None:
+    """All kinds of calls, with what they return, yield and raise."""
+    laptop.write("job.py", JOB)
+    laptop.run("deploy", "job.py")
+    done = python(office, CALLS)
+    assert done.stdout.splitlines() == ["49 [0, 1, 4, 9, 16] [0, 1, 2, 3]", "81 25", "raised on purpose"], done.stderr
+
+
+def test_run_from_a_laptop(office: Office, laptop: Machine) -> None:
+    """The entrypoint runs here, its functions there."""
+    laptop.write("job.py", JOB)
+    assert "here 9 [1, 4] [0, 1, 2]" in laptop.run("run", "job.py").stdout
+
+
+def test_large_values_travel(office: Office, laptop: Machine) -> None:
+    """In both directions, as between containers."""
+    laptop.write("echo.py", "import modal\napp = modal.App('echo')\n@app.function()\ndef echo(x): return x\n")
+    laptop.run("deploy", "echo.py")
+    size = 20_000_000
+    script = f"import modal; print(len(modal.Function.from_name('echo', 'echo').remote(b'x' * {size})))"
+    assert python(office, script).stdout == f"{size}\n"
+
+
+def test_calls_without_a_valid_token_are_refused(office: Office, laptop: Machine) -> None:
+    """With the same words as for commands; also with a token for one environment, since calls name none."""
+    script = "import modal; modal.Function.from_name('job', 'square').remote(1)"
+    variables = {"PORTICO_TOKEN_ID": "ak-1", "PORTICO_TOKEN_SECRET": "as-1"}
+    assert "AuthError: The token is not valid here" in python(office, script, **variables).stderr
+    token = office.new_token("--env", "main")
+    variables = {"PORTICO_TOKEN_ID": token["id"], "PORTICO_TOKEN_SECRET": token["secret"]}
+    assert "PermissionDeniedError: The token" in python(office, script, **variables).stderr
+    office.server.run("token", "revoke", token["id"], "--yes")

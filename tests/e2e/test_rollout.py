@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,49 @@ def test_a_label_is_not_free_while_its_app_comes_up(machine: Machine) -> None:
     done = machine.run("deploy", write(machine, "late", "other", web='label="worm"'), code=1)
     assert "'early'" in done.stderr
     assert call.answer().json == "old"
+
+
+def test_other_apps_need_not_wait_for_one_that_comes_up_slowly(machine: Machine) -> None:
+    """A deploy beside it, and what was deployed before; its own requests wait for it."""
+    gate = machine.folder / "gate"
+    gate.touch()
+    server = machine.up()
+    options = f"image=modal.Image.debian_slim().run_commands('while [ ! -e {gate} ]; do sleep 0.02; done')"
+    slow = machine.deploy(write(machine, "slow", "slow", options=options))["says"]
+    quick = machine.deploy(write(machine, "quick", "quick"))["says"]
+    assert server.interrupt() == 0
+    shutil.rmtree(machine.home / "images")
+    gate.unlink()
+    machine.up()
+    call = Call(machine, slow)
+    assert machine.request(quick).json == "quick"
+    assert machine.request(machine.deploy(write(machine, "new", "new"))["says"]).json == "new"
+    assert call.received == b""
+    gate.touch()
+    assert call.answer().json == "slow"
+
+
+def test_a_call_of_an_app_that_could_not_be_brought_up_says_so(machine: Machine) -> None:
+    """With the cause, and not that there is no such function."""
+    needed = machine.folder / "needed"
+    needed.touch()
+    server = machine.up()
+    machine.write(
+        "callee.py",
+        "import modal\n"
+        f"image = modal.Image.debian_slim().run_commands('test -e {needed}')\n"
+        "app = modal.App('callee', image=image)\n"
+        "@app.function()\ndef f():\n    return 1\n",
+    )
+    machine.deploy("callee.py")
+    assert server.interrupt() == 0
+    shutil.rmtree(machine.home / "images")
+    needed.unlink()
+    machine.up()
+    script = machine.write("script.py", "import portico\nportico.Function.from_name('callee', 'f').remote()\n")
+    done = subprocess.run([sys.executable, str(script)], env=machine.env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "StartError: f: this app could not be brought up" in done.stderr
 
 
 # -- power cuts -------------------------------------------------------------------------------------------------------

@@ -426,14 +426,17 @@ def test_two_files_are_served_at_once_by_one_server(machine: Machine) -> None:
 
 
 def test_the_newer_of_two_serves_takes_the_label(shared: Machine, starting: list[Process]) -> None:
-    """And says so."""
-    older, url = serve(shared, "rivals", "older")
+    """And says so. When it ends, the older one has the label again."""
+    older, url = serve(shared, "rivals", "older", "--no-reload")
     starting.append(older)
     newer, same = serve(shared, "rivals", "newer", "--no-reload")
     starting.append(newer)
     assert url == same
     assert any("Took over" in line for line in newer.seen)
     assert shared.request(url).json == "newer"
+    assert newer.interrupt() == 0
+    older.until("the app that had taken over a label of this one has ended")
+    assert shared.request(url).json == "older"
 
 
 def test_a_deploy_survives_the_serve_that_started_the_server(machine: Machine) -> None:

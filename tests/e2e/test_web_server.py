@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.calls import Call, ask_at_once, lines
@@ -172,7 +174,7 @@ def single():
     start("0.0.0.0", 80)
 
 
-@app.function(max_containers=1, timeout=1)
+@app.function(max_containers=1, timeout=1, startup_timeout=60)
 @modal.web_server(8000)
 def hasty():
     start("0.0.0.0")
@@ -213,10 +215,10 @@ def site(shared: Machine) -> Site:
     return Site(shared)
 
 
-def chat(machine: Machine, url: str) -> ClientConnection:
+def chat(machine: Machine, url: str, **more: Any) -> ClientConnection:
     """A WebSocket."""
     connection = socket.create_connection(("127.0.0.1", machine.port), timeout=PATIENCE)
-    return connect(url.replace("http", "ws", 1), sock=connection, max_size=None)
+    return connect(url.replace("http", "ws", 1), sock=connection, max_size=None, **more)
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
@@ -334,8 +336,8 @@ def test_a_chunked_upload_arrives_piece_by_piece(site: Site) -> None:
 
 def test_what_a_program_prints_is_in_the_logs(site: Site) -> None:
     """Like what a function prints."""
-    site.get(site.many)
-    wait_until(lambda: "served /facts" in site.logs(), "the line is there")
+    site.get(f"{site.many}/forge")
+    wait_until(lambda: "[many] served /forge" in site.logs(), "the line is there")
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------
@@ -448,7 +450,7 @@ def test_a_function_that_raises_fails_the_deploy(shared: Machine) -> None:
 
 # -- other languages --------------------------------------------------------------------------------------------------
 def test_an_aiohttp_server(shared: Machine) -> None:
-    """Requests, a stream and a WebSocket; it runs in a thread of the function's own process."""
+    """Requests, a stream and a WebSocket with its limits; it runs in a thread of the function's own process."""
     shared.write(
         "with_aiohttp.py",
         """
@@ -498,6 +500,12 @@ def aio():
     with chat(shared, f"{url}/chat") as ws:
         ws.send("hello")
         assert ws.recv(PATIENCE) == "hello"
+    with chat(shared, f"{url}/chat", compression=None) as ws:
+        ws.send("x" * (2 * 1024 * 1024 + 1))
+        with pytest.raises(ConnectionClosedError) as closed:
+            ws.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
 
 
 NODE = """
@@ -544,6 +552,7 @@ def test_a_node_server(shared: Machine) -> None:
 
 
 NGINX = """
+user {user} {group};
 worker_processes 2;
 pid {folder}/nginx.pid;
 error_log stderr;
@@ -571,18 +580,16 @@ http {{
 
 def test_an_nginx(shared: Machine, tmp_path: Path) -> None:
     """As a daemon, with two processes that share its sockets, and a port of its own behind the one that is served."""
-    (tmp_path / "files").mkdir(mode=0o755)
+    (tmp_path / "files").mkdir()
     (tmp_path / "files" / "nuts").write_bytes(b"n" * 100_000)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == tmp_path.owner() and os.access(folder, os.W_OK) and folder != Path("/tmp"):
-            folder.chmod(0o755)  # its workers are another user where we are root
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     config = tmp_path / "nginx.conf"
-    config.write_text(NGINX.format(folder=tmp_path))
+    config.write_text(NGINX.format(folder=tmp_path, user=tmp_path.owner(), group=tmp_path.group()))
     shared.write(
         "with_nginx.py",
         "import modal, subprocess\napp = modal.App('with-nginx')\n\n\n@app.function(max_containers=1)\n"
         "@modal.concurrent(max_inputs=10)\n@modal.web_server(8080)\ndef nginx():\n"
-        f"    subprocess.Popen(['nginx', '-c', {str(config)!r}])\n",
+        f"    subprocess.Popen([{nginx!r}, '-c', {str(config)!r}])\n",
     )
     url = shared.deploy("with_nginx.py")["nginx"]
     assert shared.request(f"{url}/nuts").body == b"n" * 100_000

@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SHELL = {">", "|", "&&"}  # what follows is the shell's
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 INDIRECT = {"CI", "NO_COLOR", "PATH", "PYENV_ROOT", "TERM"}  # conventions of others that the source goes by
 
@@ -49,6 +51,7 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
                 words = shlex.split(line, comments=True)
                 while words and ASSIGNMENT.match(words[0]):
                     words.pop(0)
+                words = list(takewhile(lambda word: word not in SHELL, words))
                 if words and Path(words[0]).name in ("portico", "modal"):
                     yield page, words[1:]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,6 +16,7 @@ from portico.api import deployments, ephemeral
 from portico.api import environments as environment_routes
 from portico.api import server as server_routes
 from portico.api import tokens as token_routes
+from portico.api.calls import CallRelay
 from portico.api.door import TokenDoor
 from portico.api.errors import respond
 from portico.api.services import AccessService, AppService, DeployService, EnvironmentService, ServerService
@@ -41,9 +44,9 @@ def make_app(
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 
-def make_public_app(app: ASGIApp, access: AccessService) -> ASGIApp:
-    """What the bare domain answers on the public port: the same API, for those who have a token."""
-    return TokenDoor(app, access)
+def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path) -> ASGIApp:
+    """What the bare domain answers on the public port: the same API, and calls, for those who have a token."""
+    return TokenDoor(app, access, CallRelay(calls_socket))
 
 
 async def _refused(_: Request, error: Exception) -> Response:

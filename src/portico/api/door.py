@@ -13,17 +13,21 @@ from portico.api.errors import respond
 from portico.api.http import environment_of
 from portico.api.services import AccessService
 from portico.model.errors import AuthError, PermissionDeniedError
+from portico.wire.calls import RELAYED_PATH
 
 # What a token for one environment may ask for. Content is nobody's: who asks for it knows what it is.
 _PLACED: Final = re.compile(r"/v1/(apps|deployments|ephemeral|secrets)(/.*)?")
 _COMMON: Final = re.compile(r"/v1/(blobs/.*|server)")
 
+_CALLS: Final = RELAYED_PATH.decode() + "/"
+
 
 class TokenDoor:
     """An ASGI application around the API: no request without a token reaches it."""
 
-    def __init__(self, app: ASGIApp, access: AccessService) -> None:
+    def __init__(self, app: ASGIApp, access: AccessService, calls: ASGIApp) -> None:
         self._app = app
+        self._calls = calls
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +47,8 @@ class TokenDoor:
             await response(scope, receive, send)
             return
         with self._access.using(token_id):
-            await self._app(scope, receive, send)
+            calls = scope["path"].startswith(_CALLS)
+            await (self._calls if calls else self._app)(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> str:
         request = Request(scope)

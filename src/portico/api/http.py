@@ -88,7 +88,7 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.ensure_future(self._pump(scope, receive, send))
-        leave = asyncio.ensure_future(_left(receive))
+        leave = asyncio.ensure_future(left(receive))
         try:
             await asyncio.wait({pump, leave}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -126,6 +126,7 @@ async def _send_line(send: Send, line: bytes) -> None:
     await send({"type": "http.response.body", "body": line, "more_body": True})
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Return when the client has left; its request has been read to the end."""
     while (await receive())["type"] != "http.disconnect":
         pass

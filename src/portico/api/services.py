@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from portico.model.calls import Body, CallRecord
 from portico.wire.control import (
     AppInfo,
     DeployRequest,
@@ -74,6 +76,50 @@ class DeployService(Protocol):
 
     def reload(self, app_id: str, request: DeployRequest, environment: str) -> AsyncIterator[Event]:
         """Replace its code. Events until Deployed; raises where it fails, and the last good version answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A function that is called."""
+
+    app_id: str
+    function: str
+    is_generator: bool
+
+
+class CallService(Protocol):
+    """Stored calls."""
+
+    async def accept(self, key: tuple[str, str], head: bytes, client: str, chunks: AsyncIterator[bytes]) -> str:
+        """Store a call for this app id and function; its id, once it is on disk."""
+
+    def is_long(self, key: tuple[str, str]) -> bool:
+        """Whether hundreds of calls wait for this function."""
+
+    async def outcome(self, call_id: str, wait: float | None) -> CallRecord:
+        """The call, when it is done, or as it is after so many seconds. NotFoundError, OutputExpiredError."""
+
+    def contents(self, body: Body) -> AsyncIterator[bytes]:
+        """The bytes of a body."""
+
+    async def cancel(self, call_id: str, *, terminate: bool) -> None:
+        """End a call, and with `terminate` its container; one that has ended stays as it is."""
+
+
+class FunctionService(Protocol):
+    """Functions of living apps, by the host at which they are called."""
+
+    async def find(self, host: str) -> Target:
+        """NotFoundError when no living app has it."""
+
+    async def find_web(self, host: str) -> Target:
+        """The one that answers requests at this host; NotFoundError when there is none."""
+
+    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
+        """Its "retries", "stats" or "autoscaler"."""
+
+    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+        """Change some of its settings, until its next version; all of them."""
 
 
 class EnvironmentService(Protocol):

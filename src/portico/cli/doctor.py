@@ -28,7 +28,7 @@ from portico.wire.control import ServerInfo
 State = Literal["ok", "warning", "broken", "unused"]
 _MARKS: dict[State, str] = {"ok": "✓", "warning": "!", "broken": "✗", "unused": "-"}
 _MIN_PYTHON = (3, 11)
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_CLONE_NEWUSER = 0x10000000
 _TIMEOUT = 10.0  # seconds, for a program that only says its version
 
 
@@ -67,7 +67,7 @@ def examine(settings: Settings) -> list[Check]:
         server,
         _port(settings, info),
         _namespaces("user namespaces", _CLONE_NEWUSER, "Containers run as your user."),
-        _namespaces("network namespaces", _CLONE_NEWUSER | _CLONE_NEWNET, "Two web_server(8000) cannot run at a time."),
+        _own_ports(),
         _resolution(settings, info),
         Check("caddy", "unused", "not used: no HTTPS is set up"),
         Check("ray", "unused", "not used: there is one machine"),
@@ -162,6 +162,15 @@ def _namespaces(name: str, flags: int, without: str) -> Check:
     if done.returncode == 0:
         return Check(name, "ok", "available")
     return Check(name, "warning", f"not available: {os.strerror(done.returncode)}", without)
+
+
+def _own_ports() -> Check:
+    code = "import sys; from portico.runtime import seccomp; sys.exit(seccomp.try_out())"
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=False, timeout=_TIMEOUT)
+    if done.returncode == 0:
+        return Check("own ports", "ok", "available: several web_server(8000) can run at a time")
+    text = f"not available: {os.strerror(done.returncode)}"
+    return Check("own ports", "warning", text, "Only one web_server(8000) can run at a time.")
 
 
 def _resolution(settings: Settings, info: ServerInfo | None) -> Check:

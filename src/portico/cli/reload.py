@@ -22,7 +22,7 @@ from portico.cli.watching import Scope
 from portico.client.control import ControlClient
 from portico.client.upload import Uploader
 from portico.model import errors
-from portico.model.spec import Bundle
+from portico.model.spec import AppSpec, Bundle
 from portico.wire.control import Deployed, DeployRequest, FunctionState
 from portico.wire.reading import ReadReply, ReadRequest
 
@@ -126,6 +126,17 @@ class Reloader:
             self._served = Served.of(reply, bundle)  # what is watched may be more than before
             return False
         self._terminal.note(f"{_names(changed)} changed; reloading")
+        try:
+            self._deploy(reply, spec, bundle, started)
+        except errors.ConnectionError:
+            raise
+        except errors.Error:
+            if self._uploader.bundle(reply.sources).digest == bundle.digest:
+                raise
+            return False  # saved again meanwhile: the next round shows what becomes of that
+        return True
+
+    def _deploy(self, reply: ReadReply, spec: AppSpec, bundle: Bundle, started: float) -> None:
         bundle = self._uploader.push(bundle, reply.sources)
         request = DeployRequest(spec=spec, bundle=bundle, name=self._request.name)
         progress = Progress(self._terminal)
@@ -140,7 +151,6 @@ class Reloader:
                         self._on_deployed(event)
         finally:
             progress.close()
-        return True
 
     def _read(self) -> ReadReply:
         self._reader.ask(self._request)

@@ -4,38 +4,65 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import httptools
 
+from portico.client.remote import Remote
 from portico.model import errors
+from portico.model.spec import RetryPolicy
 from portico.wire import codec, raised
-from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER, Decoder, Kind, Message, frames, size
+from portico.wire.calls import (
+    CONTENT_TYPE,
+    STOPPED_TRAILER,
+    STORED_HOST,
+    Decoder,
+    Kind,
+    Message,
+    frames,
+    other_host,
+    size,
+)
 
 _OK: Final = 200
+_NOT_READY: Final = 202
 _NOT_FOUND: Final = 404
+_DOOR: Final = (401, 403)
 _HAS_URL: Final = 405
 _FULL: Final = 429
 _UNAVAILABLE: Final = 503
+_PLAIN: Final = ("invalid", "not_found", "output_expired")  # texts that name what they are about
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to a function: the server's socket, and the hosts to try, in order. The rest is for error messages."""
+    """The way to a function: the server's socket, or the server elsewhere; and the hosts to try, in order. The rest is
+    for error messages.
+    """
 
-    socket: str
+    socket: str | Remote
     hosts: tuple[str, ...]
     function: str
     app: str | None
     verb: str  # "remote", "map", …
+    retries: RetryPolicy | Literal["ask"] | None = None  # when a failed call is sent again; "ask": the server knows
     parameters: str = ""  # of a method's class, as text
+
+    def elsewhere(self, domain: str) -> Route:
+        """The way to what is said of the function: SPAWN_DOMAIN, CONTROL_DOMAIN."""
+        return replace(self, hosts=tuple(other_host(host, domain) for host in self.hosts), retries=None)
 
     def missing(self) -> errors.NotFoundError:
         """There is no such function."""
         of = f"the app {self.app!r}" if self.app else "this app"
         return errors.NotFoundError(f"There is no function {self.function!r} in {of}.", hint="See `portico app list`.")
+
+
+def stored(socket: str | Remote, call_id: str, verb: str) -> Route:
+    """The way to a stored call."""
+    return Route(socket, (STORED_HOST,), call_id, None, verb)
 
 
 class NotTakenError(errors.Error):
@@ -63,8 +90,25 @@ def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> by
     return codec.dump((args, kwargs), f"An argument of {route.function}")
 
 
-def request(host: str, kind: Kind, payload: bytes, parameters: str = "") -> Iterator[bytes]:
-    """The pieces of a whole HTTP request, the first one with its head. `parameters` as in `Route`."""
+Say = Callable[[str], Iterator[bytes]]  # the pieces of a whole HTTP request to a host, the first one with its head
+
+
+def call_with(kind: Kind, payload: bytes, parameters: str = "") -> Say:
+    """Requests that call a function; `parameters` as in `Route`."""
+    return lambda host: _request(host, kind, payload, parameters)
+
+
+def ask(method: str, target: str) -> Say:
+    """Requests without a body."""
+
+    def say(host: str) -> Iterator[bytes]:
+        length = "" if method == "GET" else "content-length: 0\r\n"
+        yield f"{method} {target} HTTP/1.1\r\nhost: {host}\r\naccept: application/json\r\n{length}\r\n".encode()
+
+    return say
+
+
+def _request(host: str, kind: Kind, payload: bytes, parameters: str) -> Iterator[bytes]:
     pieces = frames(kind, payload)
     head = (
         b"POST /%b HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
@@ -143,8 +187,13 @@ class Answer:
 
     # -- inside ---------------------------------------------------------------------------------------------------
     def _refusal(self, route: Route) -> errors.Error:
+        if self._status == _NOT_READY:
+            return errors.NotReadyError(f"{route.function} has no result yet.")
         try:
-            told = json.loads(self._text)["error"]
+            told = json.loads(self._text)
+            if self._status in _DOOR:  # of the control API, on a server elsewhere
+                return errors.by_code(told["code"], told["message"], hint=told.get("hint"))
+            told = told["error"]
             code, text = told.get("code", "remote"), str(told["message"]).removeprefix("modal-http: ")
         except (ValueError, KeyError, TypeError, AttributeError):
             code, text = "remote", bytes(self._text[:1000]).decode(errors="replace")
@@ -156,6 +205,8 @@ class Answer:
             return _FullError(f"{route.function}: {text}")
         if self._status == _UNAVAILABLE and code == errors.FunctionTimeoutError.code:
             return _WaitedError(f"{route.function}: {text}")
+        if code in _PLAIN:
+            return errors.by_code(code, text)
         return errors.by_code(code, f"{route.function}: {text}")
 
 

@@ -13,29 +13,64 @@ import time
 from collections.abc import Generator
 from typing import Any, Final
 
-from portico.client.answers import Answer, Route, arguments, request, value_of
+from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
+from portico.client.remote import CONNECT_TIMEOUT, Remote, open_connection, through
+from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
-from portico.wire.calls import Kind
+from portico.model.spec import RetryPolicy
+from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
 
 IDLE_LIMIT: Final = 60.0  # seconds that a connection rests, less than the server's own limit
 _CHUNK: Final = 1 << 18
 
-_idle: dict[str, list[tuple[socket.socket, float]]] = {}
+_idle: dict[str | Remote, list[tuple[socket.socket, float]]] = {}
 os.register_at_fork(after_in_child=_idle.clear)
 
 
 def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The function's result. Raises what it raised, or an error of ours that says why there is no result."""
-    with contextlib.closing(_exchange(route, Kind.CALL, arguments(route, args, kwargs))) as exchange:
+    say = call_with(Kind.CALL, arguments(route, args, kwargs), route.parameters)
+    attempts = 0
+    while True:
+        attempts += 1
+        outcome = _attempt(route, say)
+        delay = delay_after(attempts, _policy(route)) if failed(outcome) else None
+        if delay is None:
+            return result_of(outcome, route)
+        time.sleep(delay)
+
+
+def ask(route: Route, say: Say) -> Any:
+    """The value in the answer to one request."""
+    return value_of(_answer(route, say), route)
+
+
+def _attempt(route: Route, say: Say) -> Outcome:
+    try:
+        return _answer(route, say)
+    except LOST as error:
+        return error
+
+
+def _answer(route: Route, say: Say) -> Message:
+    with contextlib.closing(_exchange(route, say)) as exchange:
         for answer in exchange:
             if answer.messages and answer.complete:
-                return value_of(answer.messages[0], route)
+                return answer.messages[0]
     raise answer.stopped(route)
+
+
+def _policy(route: Route) -> RetryPolicy | None:
+    if route.retries == "ask":
+        return policy_of(ask(route.elsewhere(CONTROL_DOMAIN), ASK_RETRIES))
+    return route.retries
 
 
 def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, None, None]:
     """What the function yields, as it comes; closing this generator ends the function's."""
-    with contextlib.closing(_exchange(route, Kind.ITERATE, arguments(route, args, kwargs))) as exchange:
+    with contextlib.closing(
+        _exchange(route, call_with(Kind.ITERATE, arguments(route, args, kwargs), route.parameters))
+    ) as exchange:
         ended = False
         for answer in exchange:
             while answer.messages:
@@ -47,14 +82,14 @@ def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gene
         raise answer.stopped(route)
 
 
-def _exchange(route: Route, kind: Kind, payload: bytes) -> Generator[Answer, None, None]:
+def _exchange(route: Route, say: Say) -> Generator[Answer, None, None]:
     """The answer, each time that more of it has come, until it is complete."""
     for last, host in zip((*(False,) * (len(route.hosts) - 1), True), route.hosts, strict=True):
         connection = _connection(route.socket)
         answer = Answer()
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer is there
-                for piece in request(host, kind, payload, route.parameters):
+                for piece in through(route.socket, say(host)):
                     connection.sendall(piece)
             while not answer.complete:
                 _receive(connection, answer, route)
@@ -83,8 +118,8 @@ def _receive(connection: socket.socket, answer: Answer, route: Route) -> None:
     answer.feed(data)
 
 
-def _connection(path: str) -> socket.socket:
-    idle = _idle.get(path)
+def _connection(address: str | Remote) -> socket.socket:
+    idle = _idle.get(address)
     while idle:
         try:
             connection, since = idle.pop()
@@ -93,12 +128,16 @@ def _connection(path: str) -> socket.socket:
         if time.monotonic() - since < IDLE_LIMIT and not _readable(connection):
             return connection
         connection.close()
+    if isinstance(address, Remote):
+        connection = open_connection(address, CONNECT_TIMEOUT).sock
+        connection.settimeout(None)  # a function may take its time
+        return connection
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(path)
+        connection.connect(address)
     except OSError as error:
         connection.close()
-        raise no_server(path, error) from None
+        raise no_server(address, error) from None
     return connection
 
 

@@ -16,7 +16,7 @@ from portico.wire.calls import SOCKET_VARIABLE
 def connect(environment: str | None = None, timeout: float = 30.0) -> ControlClient:
     """A client for it, about this environment or the one that is set. Connects to nothing yet."""
     profile = current_profile(os.environ)
-    place = environment_name(environment or _placed(os.environ, profile))
+    place = environment_name(environment or placed(os.environ, profile))
     return ControlClient(address(os.environ, profile), timeout, place)
 
 
@@ -45,6 +45,7 @@ def address(environ: Mapping[str, str], profile: Profile | None) -> Path | Remot
     return Remote(url, token)
 
 
-def _placed(environ: Mapping[str, str], profile: Profile | None) -> str | None:
+def placed(environ: Mapping[str, str], profile: Profile | None) -> str | None:
+    """The environment that is set, if one is."""
     named = environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT")
     return named or (profile.environment if profile else None)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary
 
-from portico.client.answers import Answer, Route, arguments, request, value_of
+from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
+from portico.client.remote import CONNECT_TIMEOUT, Remote, keep_alive, through, unreachable
+from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
 from portico.model import errors
-from portico.wire.calls import Kind
+from portico.model.spec import RetryPolicy
+from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
 
 _AHEAD: Final = 16  # messages that wait for who reads them before the server is kept waiting
 
-_idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = WeakKeyDictionary()
+_kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
 
 async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -26,20 +28,50 @@ async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 async def send(route: Route, payload: bytes) -> Any:
     """As `call`, for arguments that are bytes already."""
-    connection = await _ask(route, Kind.CALL, payload)
+    say = call_with(Kind.CALL, payload, route.parameters)
+    attempts = 0
+    while True:
+        attempts += 1
+        outcome = await _attempt(route, say)
+        delay = delay_after(attempts, await _policy(route)) if failed(outcome) else None
+        if delay is None:
+            return result_of(outcome, route)
+        await asyncio.sleep(delay)
+
+
+async def ask(route: Route, say: Say) -> Any:
+    """As `calls.ask`."""
+    return value_of(await _answer(route, say), route)
+
+
+async def _attempt(route: Route, say: Say) -> Outcome:
+    try:
+        return await _answer(route, say)
+    except LOST as error:
+        return error
+
+
+async def _answer(route: Route, say: Say) -> Message:
+    connection = await _begin(route, say)
     try:
         while not connection.answer.complete:
             await connection.more(route)
         if not connection.answer.messages:
             raise connection.answer.stopped(route)
-        return value_of(connection.answer.messages[0], route)
+        return connection.answer.messages[0]
     finally:
         connection.rest()
 
 
+async def _policy(route: Route) -> RetryPolicy | None:
+    if route.retries == "ask":
+        return policy_of(await ask(route.elsewhere(CONTROL_DOMAIN), ASK_RETRIES))
+    return route.retries
+
+
 async def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
     """As `calls.iterate`."""
-    connection = await _ask(route, Kind.ITERATE, arguments(route, args, kwargs))
+    connection = await _begin(route, call_with(Kind.ITERATE, arguments(route, args, kwargs), route.parameters))
     messages = connection.answer.messages
     try:
         while True:
@@ -57,12 +89,12 @@ async def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         connection.rest()
 
 
-async def _ask(route: Route, kind: Kind, payload: bytes) -> _Connection:
+async def _begin(route: Route, say: Say) -> _Connection:
     """A connection on which the answer has begun."""
     for host in route.hosts:
         connection = await _connect(route.socket)
         try:
-            await connection.say(route, host, kind, payload)
+            await connection.say(through(route.socket, say(host)))
             while not connection.answer.decided:
                 await connection.more(route)
             if host == route.hosts[-1] or not connection.answer.missing():
@@ -75,18 +107,60 @@ async def _ask(route: Route, kind: Kind, payload: bytes) -> _Connection:
     raise route.missing()
 
 
-async def _connect(path: str) -> _Connection:
+class _Kept:
+    """The idle connections of one loop, by socket. They are closed when the loop shuts its generators down."""
+
+    def __init__(self) -> None:
+        self.idle: dict[str | Remote, list[_Connection]] = {}
+        self._end = self._at_the_end(asyncio.get_running_loop())
+
+    async def begin(self) -> None:
+        """Have the loop know of it."""
+        await anext(self._end)
+
+    async def _at_the_end(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            del _kept[loop]
+            for connections in self.idle.values():
+                for connection in connections:
+                    connection.close()
+            await asyncio.sleep(0)  # transports close in the loop's next turn
+
+
+async def _connect(address: str | Remote) -> _Connection:
     loop = asyncio.get_running_loop()
-    idle = _idle.setdefault(loop, {}).setdefault(path, [])
+    kept = _kept.get(loop)
+    if kept is None:
+        for other in [other for other in _kept if other.is_closed()]:
+            del _kept[other]  # whoever ran it did not shut its generators down
+        kept = _kept[loop] = _Kept()
+        await kept.begin()
+    idle = kept.idle.setdefault(address, [])
     while idle:
         connection = idle.pop()
         if connection.usable:
             return connection
         connection.close()
+    if isinstance(address, Remote):
+        return await _connect_remote(address, lambda: _Connection(idle))
     try:
-        _, connection = await loop.create_unix_connection(lambda: _Connection(idle), path)
+        _, connection = await loop.create_unix_connection(lambda: _Connection(idle), address)
     except OSError as error:
-        raise no_server(path, error) from None
+        raise no_server(address, error) from None
+    return connection
+
+
+async def _connect_remote(remote: Remote, make: Callable[[], _Connection]) -> _Connection:
+    loop = asyncio.get_running_loop()
+    secure = True if remote.parts.scheme == "https" else None
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            transport, connection = await loop.create_connection(make, remote.host, remote.port, ssl=secure)
+    except OSError as error:
+        raise unreachable(remote, error) from None
+    keep_alive(transport.get_extra_info("socket"))
     return connection
 
 
@@ -110,10 +184,10 @@ class _Connection(asyncio.Protocol):
         young = time.monotonic() - self._since < IDLE_LIMIT
         return young and not self._lost and not self._transport.is_closing()
 
-    async def say(self, route: Route, host: str, kind: Kind, payload: bytes) -> None:
+    async def say(self, pieces: Iterable[bytes]) -> None:
         """Send a request. A server that refuses it early may not hear all of it."""
         self.answer = Answer()
-        for piece in request(host, kind, payload, route.parameters):
+        for piece in pieces:
             if self._room is not None:
                 await self._room
             if self._lost or self.answer.begun:

@@ -11,7 +11,6 @@ from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.settings import Settings
-from portico.wire.calls import SOCKET_VARIABLE
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
 
@@ -43,12 +42,6 @@ def environment_name(given: str | None = None, environ: Mapping[str, str] | None
     environ = os.environ if environ is None else environ
     named = given or environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT") or MAIN
     return check_environment(named)
-
-
-def calls_socket(environ: Mapping[str, str] | None = None) -> str:
-    """Where this process calls functions: as its container was told, or as the settings say."""
-    environ = os.environ if environ is None else environ
-    return environ.get(SOCKET_VARIABLE) or str(load_settings(environ).calls_socket)
 
 
 def _number(name: str, given: str | None, default: int) -> int:

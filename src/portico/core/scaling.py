@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from portico.core.pool import Member
+from portico.model.errors import InvalidError
 from portico.model.spec import Autoscaler
 
 C = TypeVar("C")
@@ -56,3 +58,27 @@ def surplus(
             return going, due
         going.append(member)
     return going, None
+
+
+def changed(autoscaler: Autoscaler, settings: Mapping[str, float | None]) -> Autoscaler:
+    """The autoscaler with some settings changed; None is the default. InvalidError for what makes no sense."""
+    defaults = Autoscaler()
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in {field.name for field in fields(Autoscaler)}:
+            raise InvalidError(f"An autoscaler has no setting {name!r}.")
+        if value is None or name == "scaledown_window":
+            values[name] = getattr(defaults, name) if value is None else value
+        elif value != int(value) or value < (1 if name == "max_containers" else 0):
+            raise InvalidError(f"`{name}` must be a whole number, {1 if name == 'max_containers' else 0} or more.")
+        else:
+            values[name] = int(value)
+    after = replace(autoscaler, **values)
+    if after.max_containers is not None and after.max_containers < after.min_containers:
+        raise InvalidError(
+            f"`min_containers` ({after.min_containers}) cannot be greater than `max_containers` "
+            f"({after.max_containers})."
+        )
+    if not 2 <= after.scaledown_window <= 3600:
+        raise InvalidError("`scaledown_window` must be between 2 and 3600 (inclusive) seconds.")
+    return after

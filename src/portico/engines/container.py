@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from portico.engines.channel import PacketChannel
+from portico.engines.orphans import end_orphans
 from portico.engines.wires import Wires
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
 from portico.wire import container as wire
@@ -171,6 +172,12 @@ class ProcessContainer:
         assert self.pid is not None
         assert self._pidfd is not None
         self._kill_group()
+        self._loop.remove_reader(self._pidfd)
+        end_orphans(self.id, self._bury)
+
+    def _bury(self) -> None:
+        """Last of all: until then nobody else can have its process id."""
+        assert self.pid is not None
         try:
             _, status = os.waitpid(self.pid, 0)
         except ChildProcessError:

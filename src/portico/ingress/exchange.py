@@ -93,6 +93,11 @@ class Exchange:
         """Path and query of the request."""
         return self.head.target
 
+    @property
+    def wants_desk(self) -> bool:
+        """See `ingress.ports.Waiter`."""
+        return self.head.wants_desk
+
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Endpoint | Refusal) -> None:
         """Its turn on the client's connection has come."""

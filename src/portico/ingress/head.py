@@ -22,7 +22,8 @@ _FORGEABLE: Final = _FORWARDED | {
     b"forwarded",
     b"x-real-ip",
 }
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"proxy-authorization"}
+REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | {b"host", b"content-length", b"accept", b"prefer", b"proxy-authorization"}
+RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
 RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
 
 _FOREIGN_OPENING: Final = (
@@ -41,6 +42,7 @@ class RequestHead:
         "hosts",
         "lines",
         "method",
+        "prefers_async",
         "size",
         "target",
         "transfer_coding",
@@ -56,6 +58,7 @@ class RequestHead:
         self.content_length: bytes | None = None
         self.transfer_coding: bytes | None = None
         self.upgrade: bytes | None = None
+        self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
         self.size = 0
@@ -72,6 +75,9 @@ class RequestHead:
         elif lower == b"accept":
             self._accept += value
             self.lines.append(b"accept: %b\r\n" % value)
+        elif lower == b"prefer":
+            self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
+            self.lines.append(b"prefer: %b\r\n" % value)
         elif lower == b"content-length":
             self.content_length = value
         elif lower == b"transfer-encoding":
@@ -109,6 +115,11 @@ class RequestHead:
         return True
 
     @property
+    def wants_desk(self) -> bool:
+        """Whether it is to be stored and answered later, or asks for the answer to one that was."""
+        return (self.prefers_async or RESULT_PARAMETER in self.target) and not self.is_websocket
+
+    @property
     def wants_json(self) -> bool:
         """Whether the client asked for JSON."""
         return b"application/json" in self._accept.lower()
@@ -135,11 +146,7 @@ class RequestHead:
             # headers that the client named as belonging to its connection; the two that carry meaning stay
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
-        if foreign:
-            address, _, scheme = client.split(b" ")
-            opening = _FOREIGN_OPENING % (input_id, address, scheme, self.hosts[0])
-        else:
-            opening = b"x-portico-input: %b %b\r\n" % (input_id, client)
+        opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
@@ -197,6 +204,14 @@ class ResponseHead:
             framing,
             request_id,
         )
+
+
+def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:
+    """The header lines that a container gets of us. client: its address, its port, and the scheme that it used."""
+    if not foreign:
+        return b"x-portico-input: %b %b\r\n" % (input_id, client)
+    address, _, scheme = client.split(b" ")
+    return _FOREIGN_OPENING % (input_id, address, scheme, host)
 
 
 def host_of(value: bytes) -> str | None:

@@ -49,6 +49,10 @@ class Waiter(Protocol):
     def target(self) -> bytes:
         """Path and query of the request."""
 
+    @property
+    def wants_desk(self) -> bool:
+        """Whether it is to be stored and answered later, or asks for the answer to one that was."""
+
     def granted(self, lease: Lease) -> None:
         """It has one now."""
 

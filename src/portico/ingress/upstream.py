@@ -133,7 +133,7 @@ class UpstreamConnection(asyncio.Protocol):
 
         Only for foreign programs, which close idle connections at times of their own.
         """
-        return self._poll is not None and bool(self._poll.poll(0))
+        return self._poll is not None and (self._transport.is_closing() or bool(self._poll.poll(0)))
 
     def pause(self) -> None:
         """The client reads more slowly than the container writes."""

@@ -5,6 +5,8 @@ The public names are those of the API that we re-implement; users find them in `
 
 from __future__ import annotations
 
+import builtins
+
 
 class Error(Exception):
     """Base of all of Portico's errors.
@@ -124,6 +126,16 @@ class InternalFailure(Error):  # noqa: N818 - the public name of the API that we
     code = "internal"
 
 
+class CallCancelledError(RemoteError):
+    """A call that was cancelled has no result."""
+
+    code = "cancelled"
+
+
+class InputCancellation(BaseException):
+    """There so that files which catch it work. Async functions see a cancellation as `asyncio.CancelledError`."""
+
+
 class TimeoutError(Error):
     """Base of Portico's own timeouts."""
 
@@ -140,6 +152,12 @@ class OutputExpiredError(TimeoutError):
     """The result of a call is no longer kept."""
 
     code = "output_expired"
+
+
+class NotReadyError(TimeoutError, builtins.TimeoutError):
+    """The result of a call was not there in time. Python's own TimeoutError, too."""
+
+    code = "not_ready"
 
 
 class ResourceExhaustedError(Error):

@@ -5,11 +5,12 @@ Everything of the data path (engine, containers and their events) runs on the in
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from portico.model.calls import CallRecord, Change
 from portico.model.spec import AppSpec, Bundle, EntrySpec, FunctionSpec, ImageSpec
 
 LineSink = Callable[[str], None]  # takes one line of text, without its newline
@@ -228,6 +229,10 @@ class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
     @property
+    def calls(self) -> CallStore:
+        """The stored calls."""
+
+    @property
     def environments(self) -> EnvironmentStore:
         """What apps are in."""
 
@@ -252,3 +257,41 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of the database."""
+
+
+class CallStore(Protocol):
+    """The stored calls."""
+
+    async def write(self, changes: Sequence[Change]) -> list[CallRecord]:
+        """All of it in one transaction; when it returns, it survives a power cut. The accepted ones, with positions."""
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        """One call, if it is kept."""
+
+    async def queued(self, app_id: str, function: str, after: int, limit: int) -> list[CallRecord]:
+        """The calls of a function that wait, in order, from the first one behind this position."""
+
+    async def waiting(self) -> list[tuple[str, str]]:
+        """App id and function of all calls that wait."""
+
+    async def started(self) -> list[CallRecord]:
+        """The calls that have been started and have not ended."""
+
+    async def expire(self, before: float, limit: int) -> list[str]:
+        """Remove calls that ended before then; their ids."""
+
+
+class Bodies(Protocol):
+    """Large requests and responses of stored calls, each a file of its own."""
+
+    async def write(self, name: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store it durably; its size. It is whole or not there."""
+
+    def read(self, name: str) -> AsyncIterator[bytes]:
+        """Its bytes, in pieces."""
+
+    async def remove(self, call_ids: Collection[str]) -> None:
+        """Remove all that belongs to these calls."""
+
+    async def sweep(self, is_kept: Callable[[str], Awaitable[bool]], before: float) -> None:
+        """Remove what was written before then and belongs to calls that are not kept."""

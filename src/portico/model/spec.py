@@ -43,6 +43,22 @@ class Autoscaler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a call that has failed is tried again. Delays are in seconds."""
+
+    max_retries: int
+    backoff_coefficient: float = 1.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def delay(self, failures: int) -> float | None:
+        """How long to wait after so many failures (1: the first); None when that was the last attempt."""
+        if failures > self.max_retries:
+            return None
+        return min(self.initial_delay * self.backoff_coefficient ** min(failures - 1, 100), self.max_delay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency:
     """How many inputs one container takes at a time, and how many the autoscaler aims at."""
 
@@ -143,6 +159,7 @@ class FunctionSpec:
     startup_timeout: float | None = None  # None: as `timeout`
     env: dict[str, str] = field(default_factory=dict)  # secrets of the app, of the function, then env=: later wins
     is_generator: bool = False
+    retries: RetryPolicy | None = None
     serialized: bytes | None = None  # the function by value, for serialized=True
     enable_memory_snapshot: bool = False
     single_use_containers: bool = False
@@ -161,7 +178,14 @@ class FunctionSpec:
         if self.cls is None:
             return (self,)
         return tuple(
-            replace(self, name=f"{self.name}.{m.name}", web=m.web, is_generator=m.is_generator, cls=None)
+            replace(
+                self,
+                name=f"{self.name}.{m.name}",
+                web=m.web,
+                is_generator=m.is_generator,
+                cls=None,
+                retries=None if m.is_generator or m.web is not None else self.retries,
+            )
             for m in self.cls.methods
         )
 

@@ -19,7 +19,7 @@ from portico.model.spec import FunctionSpec
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.tracebacks import is_ours, user_traceback
 from portico.wire import codec, raised
-from portico.wire.calls import CONTENT_TYPE, Decoder, Kind, Message, frames, size
+from portico.wire.calls import CONTENT_TYPE, FAILED_HEADER, Decoder, Kind, Message, frames, size
 
 T = TypeVar("T")
 _END: Final = object()
@@ -57,8 +57,10 @@ class Called:
             kind, payload = Kind.VALUE, codec.dump(result, f"What {self._spec.name} returned")
         except (Exception, SystemExit) as error:
             kind, payload = Kind.ERROR, self._failure(error)
-        length = b"%d" % size(payload)
-        await send({"type": "http.response.start", "status": 200, "headers": [_BEGUN, (b"content-length", length)]})
+        headers = [_BEGUN, (b"content-length", b"%d" % size(payload))]
+        if kind is Kind.ERROR:
+            headers.append((FAILED_HEADER, b"1"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         pieces = frames(kind, payload)
         following = next(pieces)
         for piece in pieces:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -119,7 +118,7 @@ class _Keeper:
         message, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
         if message == _FILTERED:
             self._ports = Ports(descriptors[0], self._port, self._listens)
-            self._tell(_obstacle(self._child))
+            self._tell(seccomp.obstacle(self._child))
         elif message.startswith(_UNFILTERED):
             self._tell(int(message.removeprefix(_UNFILTERED)))
         else:
@@ -234,14 +233,6 @@ class _Keeper:
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")
-
-
-def _obstacle(child: int) -> int:
-    try:
-        seccomp.check(child)
-    except OSError as error:
-        return error.errno or errno.EPERM
-    return 0
 
 
 def _name(listener: Listener) -> str:

@@ -30,7 +30,7 @@ def generate() -> None:
     try:
         _answer(_web("GET"), _get_endpoint(), [_GET, _INVALID])
         _answer(_web("POST"), _post_endpoint(), [_POST])
-        _answer(None, _called(), [b"".join(answers.request("warm", Kind.CALL, codec.dump(((1,), {}), "")))])
+        _answer(None, _called(), [b"".join(answers.call_with(Kind.CALL, codec.dump(((1,), {}), ""))("warm"))])
     except Exception:
         traceback.print_exc()
 

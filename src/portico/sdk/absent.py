@@ -83,10 +83,6 @@ class Sandbox(Absent):
     """A container for arbitrary commands."""
 
 
-class FunctionCall(Absent):
-    """A call that was spawned."""
-
-
 def refusal(what: str, *, hint: str | None = None) -> UnsupportedError:
     """The error for using `what`."""
     return UnsupportedError(f"`{what}` is not supported by this server yet.", hint=hint)

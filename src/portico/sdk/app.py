@@ -152,6 +152,7 @@ class App:
                 web=partial.web,
                 concurrency=partial.concurrency or Concurrency(),
                 is_generator=generates,
+                retries=None if again is None else again.policy,
             )
             function = Function(
                 spec.name,
@@ -273,14 +274,13 @@ class App:
         def decorate(wrapped: PartialFunction[..., Any] | Callable[..., Any]) -> Cls:
             partial = _check_class(wrapped, serialized=serialized)
             raw = cast(type, partial.raw)
-            if again is not None:
-                self._warn("`retries=` of @app.cls has no effect yet: no call is tried again.")
             spec = replace(
                 base,
                 name=check_object_name(raw.__name__, "Class"),
                 module=raw.__module__,
                 qualname=raw.__qualname__,
                 concurrency=partial.concurrency or Concurrency(),
+                retries=None if again is None else again.policy,
                 cls=class_spec(raw, snapshot=base.enable_memory_snapshot),
             )
             definition = Definition(
@@ -431,8 +431,6 @@ class App:
             raise InvalidError("Web Functions do not support retries.")
         if again is not None and generates:
             raise InvalidError("Generator Functions do not support retries.")
-        if again is not None:
-            self._warn("`retries=` of @app.function has no effect yet: no call is tried again.")
 
     def _register(self, function: Function[..., Any] | Definition) -> None:
         known = self._functions.pop(function.name, None)  # so that the last one comes last

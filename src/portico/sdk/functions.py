@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
 
 from portico.model.errors import ExecutionError, InvalidError, UnsupportedError
 from portico.model.naming import call_host
-from portico.model.spec import FunctionSpec
+from portico.model.spec import FunctionSpec, RetryPolicy
 from portico.sdk import context
 from portico.sdk.absent import later
+from portico.sdk.autoscaling import FunctionAutoscaler, FunctionAutoscalerSettings, FunctionStats, given
 from portico.sdk.bridge import bridge, bridge_to
+from portico.sdk.function_call import FunctionCall
 from portico.sdk.mounts import LocalMount
 from portico.sdk.partial import Registered
 from portico.wire import codec
+from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,8 +31,7 @@ R = TypeVar("R")
 _LATER = frozenset(
     {
         *("from_id", "hydrate", "object_id", "info", "logs", "stats", "metrics", "get_dashboard_url"),
-        *("with_options", "with_concurrency", "with_batching", "autoscaler", "update_autoscaler"),
-        *("get_current_stats", "experimental_spawn_map"),
+        *("with_options", "with_concurrency", "with_batching", "experimental_spawn_map"),
     }
 )
 
@@ -39,6 +41,8 @@ class Function(Registered, Generic[P, R]):
 
     Made by `@app.function()`, or by `Function.from_name(app, name)` for a deployed one.
     """
+
+    _retries: Literal["ask"] | None = "ask"  # of one that is looked up
 
     def __init__(
         self,
@@ -229,15 +233,76 @@ class Function(Registered, Generic[P, R]):
         for _ in self._results("for_each", input_iterators, kwargs, False, ignore_exceptions):
             pass
 
-    @bridge
-    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Calls it and does not wait."""
-        raise self._no_call("spawn")
+    async def _spawn_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        route = self._spawning("spawn")
+        from portico.client import loops
 
-    @bridge
-    def spawn_map(self, *input_iterators: Any, **options: Any) -> None:
-        """Calls it for many inputs and does not wait."""
-        raise self._no_call("spawn_map")
+        return FunctionCall(await loops.call(route, args, kwargs))
+
+    @bridge_to(_spawn_aio)
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        """Has it called, and does not wait: the call is stored, outlives the server, and runs by itself."""
+        route = self._spawning("spawn")
+        from portico.client import calls
+
+        return FunctionCall(calls.call(route, args, kwargs))
+
+    async def _spawn_map_aio(
+        self, *input_iterators: Iterable[Any] | AsyncIterable[Any], kwargs: Mapping[str, Any] = {}
+    ) -> None:
+        async for _ in self._spawns(input_iterators, kwargs):
+            pass
+
+    @bridge_to(_spawn_map_aio)
+    def spawn_map(self, *input_iterators: Iterable[Any] | AsyncIterable[Any], kwargs: Mapping[str, Any] = {}) -> None:
+        """As `map`, for those who do not wait; returns when all calls are stored."""
+        for _ in self._spawns(input_iterators, kwargs):
+            pass
+
+    # -- scaling --------------------------------------------------------------------------------------------------
+    async def _update_autoscaler_aio(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> FunctionAutoscalerSettings:
+        settings: FunctionAutoscalerSettings = await self.autoscaler.update.aio(
+            **given(min_containers, max_containers, buffer_containers, scaledown_window)
+        )
+        return settings
+
+    @bridge_to(_update_autoscaler_aio)
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> FunctionAutoscalerSettings:
+        """Changes how it is scaled, at once and until its app is deployed again. What is not given stays as it is."""
+        return self.autoscaler.update(**given(min_containers, max_containers, buffer_containers, scaledown_window))
+
+    @property
+    def autoscaler(self) -> FunctionAutoscaler:
+        """How it is scaled: `autoscaler.settings()`, `autoscaler.update(…)`."""
+        return FunctionAutoscaler(self._control)
+
+    async def _get_current_stats_aio(self) -> FunctionStats:
+        from portico.client import loops
+        from portico.client.answers import ask
+
+        return FunctionStats(**await loops.ask(self._control("get_current_stats"), ask("GET", "/stats")))
+
+    @bridge_to(_get_current_stats_aio)
+    def get_current_stats(self) -> FunctionStats:
+        """How many inputs wait and run, and how many containers there are, now."""
+        from portico.client import calls
+        from portico.client.answers import ask
+
+        return FunctionStats(**calls.ask(self._control("get_current_stats"), ask("GET", "/stats")))
 
     __getattr__ = later("modal.Function", _LATER)
 
@@ -255,38 +320,48 @@ class Function(Registered, Generic[P, R]):
         inputs = Inputs(iterables, verb == "starmap", dict(kwargs))
         return Results(route, inputs, ordered=ordered, return_exceptions=return_exceptions)
 
-    def _no_call(self, verb: str) -> InvalidError:
-        if self._spec is not None and self._spec.web is not None:
-            from portico.client.answers import webhook
+    def _spawns(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...], kwargs: Mapping[str, Any]) -> Results:
+        route = self._spawning("spawn_map")
+        from portico.client.mapping import Inputs, Results
 
-            return webhook(self.name, verb, None)
-        return UnsupportedError(
-            f"`{self.name}.{verb}()` is not supported by this server yet.",
-            hint=f"Call it with `{self.name}.remote(...)` or `{self.name}.map(...)`.",
-        )
+        return Results(route, Inputs(iterables, False, dict(kwargs)), ordered=False, return_exceptions=False)
+
+    def _spawning(self, verb: str) -> Route:
+        return self._route(verb, generator=False).elsewhere(SPAWN_DOMAIN)
+
+    def _control(self, verb: str) -> Route:
+        return self._to(verb).elsewhere(CONTROL_DOMAIN)
 
     def _route(self, verb: str, *, generator: bool) -> Route:
         """The way to its containers; InvalidError or ExecutionError where it cannot be called so, or not from here."""
-        from portico.client.answers import Route, webhook  # see `remote`
-        from portico.client.settings import calls_socket, environment_name
+        from portico.client.answers import webhook  # see `remote`
 
         running = context.running()
         if self._spec is not None:
             if self._spec.web is not None:
                 raise webhook(self.name, verb, running.urls.get(self.name) if running is not None else None)
             _check_kind(self._spec.is_generator, generator, verb)
-            if running is None:
-                raise ExecutionError(
-                    f"{self.name!r} cannot be called: its app does not run.",
-                    hint="Start it with `portico run FILE`, or deploy it and look it up: "
-                    f'modal.Function.from_name("{self._app_name or "app"}", "{self.name}").',
-                )
-        environment = environment_name(self._environment)
+        return self._to(verb)
+
+    def _to(self, verb: str) -> Route:
+        """The way to it, whatever it is; ExecutionError when it does not run."""
+        from portico.client.answers import Route
+        from portico.client.calling import calls_address
+
+        running = context.running()
+        if self._spec is not None and running is None:
+            raise ExecutionError(
+                f"{self.name!r} cannot be called: its app does not run.",
+                hint="Start it with `portico run FILE`, or deploy it and look it up: "
+                f'modal.Function.from_name("{self._app_name or "app"}", "{self.name}").',
+            )
+        address, environment = calls_address(self._environment)
         owners = [] if running is None or self._spec is None else [running.app_id]
         if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
             owners.append(self._app_name)  # of another app in the same file, it may be
         hosts = tuple(call_host(environment, owner, self.name) for owner in owners)
-        return Route(calls_socket(), hosts, self.name, self._app_name, verb, self._parameters)
+        retries: RetryPolicy | Literal["ask"] | None = self._spec.retries if self._spec is not None else self._retries
+        return Route(address, hosts, self.name, self._app_name, verb, retries, self._parameters)
 
 
 def _check_kind(is_generator: bool, wanted: bool, verb: str) -> None:

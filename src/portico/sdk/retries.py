@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from portico.model.errors import InvalidError
+from portico.model.spec import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +30,13 @@ class Retries:
                 f"Invalid backoff_coefficient: {self.backoff_coefficient}. It must be between 1.0 (every delay the "
                 "same) and 10.0."
             )
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The same, as a specification has it."""
+        return RetryPolicy(
+            max_retries=self.max_retries,
+            backoff_coefficient=float(self.backoff_coefficient),
+            initial_delay=float(self.initial_delay),
+            max_delay=float(self.max_delay),
+        )

@@ -9,6 +9,7 @@ from portico.model.errors import InvalidError, NotFoundError
 from portico.model.ports import AppRecord, DeploymentRecord, Store
 from portico.model.spec import AppSpec
 from portico.server.dataplane import Bridge, DataPlane, Release
+from portico.server.durable import DurableCalls
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts, stream
@@ -30,6 +31,7 @@ class Apps:
         data: DataPlane,
         bridge: Bridge,
         logs: LogBook,
+        calls: DurableCalls,
     ) -> None:
         self._store = store
         self._environments = environments
@@ -37,6 +39,7 @@ class Apps:
         self._data = data
         self._bridge = bridge
         self._logs = logs
+        self._calls = calls
 
     async def apps(self, environment: str) -> list[AppInfo]:
         """All apps of an environment, the newest first."""
@@ -68,6 +71,7 @@ class Apps:
             self._rollouts.deployed.discard(info.id)
             self._rollouts.deployed_here.discard(info.id)
             await self._bridge.call(self._data.stop, info.id)
+            self._calls.app_ended(info.id)
         self._logs.app(info.id).end()
         return await self._deployed_info(await self._record(info.id, environment))
 

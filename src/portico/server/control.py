@@ -16,19 +16,24 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from portico.api.app import make_app, make_public_app
+from portico.api.desk import make_desk
+from portico.api.web_desk import make_web_desk
 from portico.images.build import UvImages
 from portico.model.errors import StateError
-from portico.model.ports import Store
+from portico.model.ports import CallStore, Store
 from portico.model.settings import Settings
 from portico.model.version import VERSION
 from portico.server.access import Access
 from portico.server.apps import Apps
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
+from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
 from portico.server.environments import Environments
+from portico.server.functions import Functions
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
 from portico.store.blobs import FolderBlobs
+from portico.store.bodies import FolderBodies
 from portico.wire.control import ServerInfo
 
 log = logging.getLogger("portico.control")
@@ -43,7 +48,7 @@ class Outside:
     settings: Settings
     address: str  # host:port of the public door, as bound
     port: int
-    public_socket: Path  # where the bare domain's requests come in
+    sockets: Sockets
     data: DataPlane
     bridge: Bridge
     on_stop: Callable[[], None]  # end the server
@@ -63,10 +68,15 @@ class ControlPlane:
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
+        self._calls: DurableCalls | None = None
 
     async def start(self, outside: Outside) -> None:
         """Listen, and begin to bring the deployed apps up (called from the main thread's loop)."""
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._start(outside), self.loop))
+
+    def drain(self) -> None:
+        """The server is ending (called from the main thread)."""
+        self.loop.call_soon_threadsafe(self._drain)
 
     async def close(self) -> None:
         """End the API, the logs and the store (called from the main thread's loop)."""
@@ -93,6 +103,11 @@ class ControlPlane:
         async def opened() -> Store:
             return await asyncio.shield(store)
 
+        async def calls_opened() -> CallStore:
+            return (await opened()).calls
+
+        bodies = FolderBodies(settings.home)
+        calls = self._calls = DurableCalls(calls_opened, bodies, outside.data, outside.bridge)
         blobs = FolderBlobs(settings.home)
         images = UvImages(settings.home)
         await images.sweep()
@@ -107,6 +122,7 @@ class ControlPlane:
             data=outside.data,
             bridge=outside.bridge,
             logs=self.logs,
+            calls=calls,
         )
         apps = Apps(
             store=opened,
@@ -115,18 +131,25 @@ class ControlPlane:
             data=outside.data,
             bridge=outside.bridge,
             logs=self.logs,
+            calls=calls,
         )
         service = Server(outside, self._rollouts)
         access = Access(opened, environments)
         places = EnvironmentControl(environments, store=opened, apps=apps, rollouts=self._rollouts, access=access)
         app = make_app(service, apps, self._rollouts, blobs, places, access)
         await self._listen(app, settings.control_socket)
-        await self._listen(make_public_app(app, access), outside.public_socket)
+        await self._listen(make_public_app(app, access, settings.calls_socket), outside.sockets.public)
+        functions = Functions(outside.data, outside.bridge)
+        await self._listen(make_desk(calls, functions), outside.sockets.desk)
+        await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts))
 
     async def _boot(self, outside: Outside, rollouts: Rollouts) -> None:
         try:
+            assert self._calls is not None
+            await self._calls.begin()
             await rollouts.boot()
+            await self._calls.booted(rollouts.deployed)
         except StateError as error:
             outside.on_booted(error)
         except Exception:
@@ -151,9 +174,16 @@ class ControlPlane:
         server = await self.loop.create_unix_server(
             lambda: config.http_protocol_class(config=config, server_state=self._answering, app_state={}),  # type: ignore[call-arg]
             path,
+            backlog=2048,
         )
         os.chmod(path, 0o600)
         self._listening.append((server, path))
+
+    def _drain(self) -> None:
+        if self._rollouts is not None:
+            self._rollouts.server_is_ending = True
+        if self._calls is not None:
+            self._calls.drain()
 
     async def _close(self) -> None:
         for server, path in self._listening:
@@ -166,6 +196,8 @@ class ControlPlane:
         self.logs.close()
         if self._answering.tasks:
             await asyncio.wait(self._answering.tasks, timeout=CLOSING)
+        if self._calls is not None:
+            await self._calls.close()
         if self._store is not None:
             if self._store.done() and not self._store.cancelled() and self._store.exception() is None:
                 if self._rollouts is not None:

@@ -23,12 +23,19 @@ from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import call_host
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, MethodEndpoint, Passage, Unavailable
 from portico.server.pools import Pools
+from portico.server.seat import Seat
 from portico.server.supervisor import SHUTTING_DOWN, STOP_GRACE, Counts, Supervisor
+from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN, STORED_HOST, calls_host, other_host
 
 log = logging.getLogger("portico.dataplane")
 
+METHOD_NOT_TAKEN: Final = Refusal(
+    400, "modal-http: this version cannot spawn, scale or look at methods of classes yet", code="unsupported"
+)
+
+NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -52,6 +59,20 @@ class Release:
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
     suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where the control plane answers what comes in through the data path."""
+
+    public: Path  # the bare domain
+    desk: Path  # calls to be stored, and questions about functions
+    web_desk: Path  # requests to be stored, and questions about them
+
+    @staticmethod
+    def inside(run_dir: Path) -> Sockets:
+        """Where they are in a server's folder of sockets."""
+        return Sockets(run_dir / "public.sock", run_dir / "desk.sock", run_dir / "web-desk.sock")
 
 
 @dataclass(slots=True)
@@ -114,18 +135,34 @@ class Bridge:
 
 
 class CallDirectory:
-    """The directory of the calls' socket: each host is a function. Before it is known which there are, callers wait."""
+    """The directory of the calls' socket: each host is a function, or leads to the desk, where calls are stored and
+    functions are asked about. Before it is known which there are, callers wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: str) -> None:
         self.table: CallTable[Endpoint] = CallTable()
+        self._desk = Passage(desk)
         self._gates: dict[str, Gate] | None = {}
 
     def find(self, host: str) -> Endpoint | Refusal:
         """See `ingress.ports.Directory`."""
-        found = self.table.get(host)
+        found = self.table.get(host) or self._at_desk(host)
         if found is not None:
             return found
+        if host == STORED_HOST and self._gates is None:
+            return self._desk
         return pages.INVALID_CALL if self._gates is None else self._gates.setdefault(host, Gate())
+
+    def _at_desk(self, host: str) -> Endpoint | None:
+        """The desk, where this is another host of a function that is up, and the function takes such calls."""
+        if not host.endswith((SPAWN_DOMAIN, CONTROL_DOMAIN)):
+            return None
+        function = self.table.get(calls_host(host))
+        takes = isinstance(function, FunctionEndpoint) or (
+            isinstance(function, HasUrl) and host.endswith(CONTROL_DOMAIN)
+        )
+        if function is None or takes:
+            return self._desk if takes else None
+        return Unavailable(METHOD_NOT_TAKEN) if isinstance(function, MethodEndpoint) else function
 
     def claimed(self) -> None:
         """It is known which functions there are."""
@@ -145,7 +182,7 @@ class DataPlane:
     def __init__(
         self,
         domain: str,
-        control: str,
+        sockets: Sockets,
         engine: Engine,
         system_log: SystemLog,
         limits: Limits = DEFAULT_LIMITS,
@@ -155,7 +192,8 @@ class DataPlane:
         self._domain = domain
         self._limits = limits
         self._machine = machine
-        self._control = Passage(control)
+        self._control = Passage(str(sockets.public))
+        self._web_desk = Passage(str(sockets.web_desk))
         self._engine = engine
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
@@ -167,7 +205,7 @@ class DataPlane:
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
-        self.calls = CallDirectory()
+        self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
@@ -199,6 +237,7 @@ class DataPlane:
 
     def claim(self, app_id: str, app_name: str, labels: list[str], hosts: list[str]) -> None:
         """An app will come up: it has its labels, and who asks waits. ConflictError where it may not have them."""
+        hosts += [other_host(host, domain) for host in hosts for domain in (SPAWN_DOMAIN, CONTROL_DOMAIN)]
         waiting = Expected(app_name, {label: Gate() for label in labels}, {host: Gate() for host in hosts})
         self._lead(app_id, app_name, dict(waiting.labels), dict(waiting.hosts), ephemeral=False)
         self._expected[app_id] = waiting
@@ -279,6 +318,38 @@ class DataPlane:
         target = Unavailable(Refusal(503, text, retry_after=30, code="start_failed"))
         labels, hosts = dict.fromkeys(waiting.labels, target), dict.fromkeys(waiting.hosts, target)
         self._lead(app_id, waiting.app_name, dict(labels), dict(hosts), ephemeral=False)
+
+    def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
+        """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
+        app = self._apps.get(app_id)
+        if app is None:
+            seat.refused(NOT_UP)
+        elif function not in app.endpoints:
+            seat.refused(pages.INVALID_CALL)
+        else:
+            seat.ask(app.endpoints[function], input_id)
+
+    def function(self, app_id: str, function: str) -> FunctionSpec | None:
+        """What the live version of an app says about a function."""
+        endpoint = self.endpoint(app_id, function)
+        return endpoint.supervisor.function if endpoint is not None else None
+
+    def requested_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that answers requests at this host."""
+        target = self.find(host)
+        return target if isinstance(target, FunctionEndpoint) else None
+
+    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
+        """A function of a living app."""
+        app = self._apps.get(app_id)
+        return app.endpoints.get(function) if app is not None else None
+
+    def called_at(self, host: str) -> FunctionEndpoint | None:
+        """The function that this host of the calls' socket means."""
+        target = self.calls.table.get(host)
+        if isinstance(target, HasUrl):
+            target = target.function
+        return target if isinstance(target, FunctionEndpoint) else None
 
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
@@ -368,7 +439,8 @@ class DataPlane:
         for name, supervisor in supervisors.items():
             endpoint = app.endpoints.get(name)
             if endpoint is None:
-                app.endpoints[name] = FunctionEndpoint(supervisor)
+                desk = self._web_desk if supervisor.function.web is not None else None
+                app.endpoints[name] = FunctionEndpoint(supervisor, release.app_id, desk)
             else:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
@@ -444,7 +516,7 @@ def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     hosts: dict[str, Endpoint] = {}
     for name, endpoint in _parts(app, called=True).items():
         url = release.urls.get(name)
-        target: Endpoint = endpoint if url is None else Unavailable(Refusal(405, url, code="invalid"))
+        target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
         for owner in (release.app_id, release.app_name):
             hosts[call_host(release.environment, owner, name)] = target
     return hosts

@@ -17,9 +17,12 @@ from portico.wire.container import door_of
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version."""
 
-    def __init__(self, supervisor: Supervisor | Pools) -> None:
+    def __init__(self, supervisor: Supervisor | Pools, app_id: str, desk: Passage | None = None) -> None:
+        """`desk` takes the requests that are to be stored."""
         self.supervisor = supervisor
         self._doors = _doors(supervisor.function)
+        self.app_id = app_id
+        self._desk = desk
         self._held: OrderedDict[Waiter, str] | None = None
 
     def __repr__(self) -> str:
@@ -36,6 +39,8 @@ class FunctionEndpoint:
         """A slot of the current version, or a place in a queue."""
         if self._doors and waiter.door not in self._doors:
             return INVALID_CALL  # it has waited for a version that has this method no more
+        if waiter.wants_desk and self._desk is not None:
+            return self._desk.lease(waiter, input_id)
         if self._held is not None:
             if not self.supervisor.has_room(len(self._held)):
                 return QUEUE_FULL
@@ -115,6 +120,14 @@ class Unavailable:
 
     def leave(self, waiter: Waiter) -> None:
         """Nobody waits here."""
+
+
+class HasUrl(Unavailable):
+    """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
+
+    def __init__(self, function: Endpoint, url: str) -> None:
+        super().__init__(Refusal(405, url, code="invalid"))
+        self.function = function
 
 
 class Gate:

@@ -24,7 +24,7 @@ from portico.ingress.door import IngressOptions
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
@@ -90,12 +90,10 @@ class _Server:
             LIMIT_VARIABLE: settings.max_websocket_message,
         }
         engine = ProcessEngine(run_dir, control.logs, told=told)
-        public_socket = run_dir / "public.sock"
+        sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
         machine = socket.gethostname().partition(".")[0].lower()
-        data = DataPlane(
-            settings.domain, str(public_socket), engine, control.logs.system, settings.limits, ingress, machine
-        )
+        data = DataPlane(settings.domain, sockets, engine, control.logs.system, settings.limits, ingress, machine)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
@@ -112,7 +110,7 @@ class _Server:
                     settings=settings,
                     address=address,
                     port=port,
-                    public_socket=public_socket,
+                    sockets=sockets,
                     data=data,
                     bridge=bridge,
                     on_stop=lambda: bridge.post(self._ending.set),
@@ -126,6 +124,7 @@ class _Server:
             await self._ending.wait()
         finally:
             log.info("ending")
+            control.drain()
             await data.close(GRACE)
             await control.close()
             with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind

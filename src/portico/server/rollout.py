@@ -19,6 +19,7 @@ from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, 
 from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
+from portico.server.durable import DurableCalls
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
 from portico.wire import spec as spec_wire
@@ -60,6 +61,7 @@ class Rollouts:
         data: DataPlane,
         bridge: Bridge,
         logs: LogBook,
+        calls: DurableCalls,
     ) -> None:
         self._settings = settings
         self._port = port
@@ -70,6 +72,7 @@ class Rollouts:
         self._data = data
         self._bridge = bridge
         self._logs = logs
+        self._calls = calls
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self.ephemeral_apps: dict[str, Release] = {}
         self.created_at: dict[str, float] = {}
@@ -166,6 +169,7 @@ class Rollouts:
             self.deployed_here.add(app.id)
 
         await self._roll_out(release, emit, commit)
+        self._calls.app_live(app.id)
         emit(_deployed(app.id, spec.name, version, release.urls, began))
 
     async def boot(self) -> None:
@@ -222,12 +226,17 @@ class Rollouts:
         async with self.alone(environment.name, app.name):
             record = await (await self._store()).app(app.name, environment.name)
             deployment = None if record is None or record.stopped_at is not None else await self._current(record)
-            if record is not None and deployment is not None:
+            if record is None or deployment is None:
+                return
+            try:
                 await self._install(record, deployment, environment)
+            except Exception as error:  # what it needs was there a moment ago; the others are to be moved all the same
+                self._logs.system(app.id, "", "", f"the app could not be moved to its new URLs: {error}")
 
     async def _install(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> None:
         release = await self._prepare(app.id, app.current, environment, deployment.spec, deployment.bundle, _ignore)
         await self._bridge.call(self._data.install, release)
+        self._calls.app_live(app.id)
 
     async def _current(self, app: AppRecord) -> DeploymentRecord | None:
         history = await (await self._store()).history(app.id)
@@ -258,6 +267,7 @@ class Rollouts:
             self.ephemeral_apps.pop(app_id, None)
             self.created_at.pop(app_id, None)
             self._bridge.post(self._data.stop, app_id)
+            self._calls.app_ended(app_id)
             self._logs.app(app_id).end()
 
     async def _bring_up(

@@ -102,6 +102,10 @@ class SlotLease(Lease["Worker", Waiter]):
         self.cancel()
         worker.supervisor.distrust(worker, self)
 
+    def kill(self) -> None:
+        """End the container."""
+        self.member.container.container.kill()
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -133,7 +137,8 @@ class Supervisor:
         concurrency = self.function.concurrency
         self.is_foreign = function.program is not None
         self._limits = limits
-        self._autoscaler = _bounded(self.function.autoscaler, limits)
+        self.wish = self.function.autoscaler
+        self.autoscaler = _bounded(self.wish, limits)
         slots = 1 if self.function.single_use_containers else concurrency.max_inputs
         self._target = min(concurrency.target, slots)
         self.pool: Pool[Worker, Waiter] = Pool(slots, limits.queue, SlotLease, target=self._target)
@@ -179,6 +184,24 @@ class Supervisor:
     def leave(self, waiter: Waiter) -> bool:
         """The waiter waits no longer; whether it did."""
         return self.pool.leave(waiter)
+
+    @property
+    def room(self) -> int:
+        """Inputs that could begin at once."""
+        members = self.pool.members
+        return sum(member.slots - member.running for member in members if not member.retired)
+
+    def rescale(self, autoscaler: Autoscaler) -> None:
+        """From now on, until the next version."""
+        self.wish = autoscaler
+        self.autoscaler = autoscaler = _bounded(autoscaler, self._limits)
+        if autoscaler.max_containers is not None:
+            # those above the new bound go at once; what runs in them goes on
+            members = sorted(self.pool.members, key=lambda member: member.running)
+            present = [member for member in members if not member.retired]
+            for member in present[: max(0, self.counts.starting + len(present) - autoscaler.max_containers)]:
+                self._retire(member.container)
+        self._scale(self._loop.time())
 
     @property
     def in_use(self) -> bool:
@@ -245,7 +268,7 @@ class Supervisor:
         elif member.retired:
             self._retire(worker)
             self._scale(now)
-        elif not member.leases and self._due_at > now + self._autoscaler.scaledown_window:
+        elif not member.leases and self._due_at > now + self.autoscaler.scaledown_window:
             self._scale(now)
 
     def distrust(self, worker: Worker, lease: SlotLease) -> None:
@@ -374,7 +397,7 @@ class Supervisor:
         if self._closed:
             return
         pool = self.pool
-        wanted = desired(pool.running, pool.queued, self._target, self._autoscaler)
+        wanted = desired(pool.running, pool.queued, self._target, self.autoscaler)
         counts = self.counts
         present = counts.starting + counts.ready
         due: list[float] = []
@@ -385,13 +408,13 @@ class Supervisor:
             else:
                 due += self._start_missing(wanted - present, now)
         elif counts.ready:
-            going, again = surplus(pool.idle(), present, wanted, self._autoscaler.scaledown_window, now)
+            going, again = surplus(pool.idle(), present, wanted, self.autoscaler.scaledown_window, now)
             for member in going:
                 self._retire(member.container)
             present -= len(going)
             if again is not None:
                 due.append(again)
-        self._covered = covered(max(present, wanted), self._target, self._autoscaler)
+        self._covered = covered(max(present, wanted), self._target, self.autoscaler)
         oldest = pool.oldest_wait()
         if oldest is not None:
             due.append(oldest + QUEUE_WAIT)
@@ -401,7 +424,7 @@ class Supervisor:
 
     def _start_missing(self, missing: int, now: float) -> list[float]:
         """Start as many as may be now; when to look again, if ever."""
-        if (most := self._autoscaler.max_containers) is not None:
+        if (most := self.autoscaler.max_containers) is not None:
             missing = min(missing, most - len(self._workers))
         if self._last_failure:
             missing = min(missing, 1)  # one at a time finds out whether starts work again

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-REVISIONS = ("0001", "0002", "0003")  # the oldest first
+REVISIONS = ("0001", "0002", "0003", "0004")  # the oldest first
 HEAD = REVISIONS[-1]

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData(
     naming_convention={  # names for all, so that migrations can address them on every database
@@ -56,4 +69,32 @@ deployments = Table(
     Column("digest", String(128), nullable=False),
     Column("tag", Text, nullable=True),
     Column("rollback_of", Integer, nullable=True),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("position", Integer, primary_key=True),  # the order of acceptance
+    Column("id", String(64), nullable=False),
+    Column("app_id", String(64), nullable=False),  # of an ephemeral app, too: no foreign key
+    Column("function", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_size", BigInteger, nullable=False),
+    Column("body_file", String(128), nullable=True),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Double, nullable=True),
+    Column("finished_at", Double, nullable=True),
+    Column("status", Integer, nullable=True),  # from here on: what it came to
+    Column("code", String(64), nullable=True),
+    Column("lines", LargeBinary, nullable=True),
+    Column("result", LargeBinary, nullable=True),
+    Column("result_size", BigInteger, nullable=True),
+    Column("result_file", String(128), nullable=True),
+    UniqueConstraint("id"),
+    Index("ix_calls_state_app_id_function_position", "state", "app_id", "function", "position"),
+    Index("ix_calls_finished_at", "finished_at"),
 )

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from portico.model.errors import ConflictError, NotFoundError, StateError
 from portico.model.ports import AppRecord, DeploymentRecord
 from portico.store.api_tokens import SqlApiTokens
+from portico.store.calls import SqlCalls
 from portico.store.check import check_database
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
@@ -56,6 +57,7 @@ class SqlStore:
         self._path = path
         self.environments = SqlEnvironments(self.transaction)
         self.api_tokens = SqlApiTokens(self.transaction)
+        self.calls = SqlCalls(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"

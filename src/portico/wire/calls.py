@@ -20,7 +20,14 @@ from typing import Final, NamedTuple
 from portico.model.errors import InternalFailure
 
 SOCKET_VARIABLE: Final = "PORTICO_CALLS_SOCKET"  # where a container finds the way to call
+RELAYED_PATH: Final = b"/v1/calls"  # from another machine: where the control API passes calls on, …
+RELAYED_HOST: Final = b"x-portico-call"  # … and the header that says to which host of the calls' socket
 CONTENT_TYPE: Final = b"application/x-portico-call"
+FAILED_HEADER: Final = b"x-portico-failed"  # container -> server: the answer is what the function has raised
+STORED_HOST: Final = "stored.calls"  # where the results of stored calls are
+SPAWN_DOMAIN: Final = ".spawn"  # in place of a function's own ".calls": store the call, answer with its id
+CONTROL_DOMAIN: Final = ".control"  # in place of it: how the function is scaled, and is doing
+_CALLS_DOMAIN: Final = ".calls"
 STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model
 PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
 _HEAD: Final = 5
@@ -59,6 +66,16 @@ def frames(kind: Kind, payload: bytes = b"") -> Iterator[bytes]:
 def size(payload: bytes) -> int:
     """How many bytes the frames of a message have together."""
     return len(payload) + _HEAD * max(1, -(-len(payload) // PART_SIZE))
+
+
+def calls_host(host: str) -> str:
+    """The host at which a function is called, from one of its others."""
+    return host.partition(".")[0] + _CALLS_DOMAIN
+
+
+def other_host(host: str, domain: str) -> str:
+    """The reverse: SPAWN_DOMAIN or CONTROL_DOMAIN in place of its own."""
+    return host.partition(".")[0] + domain
 
 
 class Decoder:

@@ -97,6 +97,14 @@ async def children():
 
 @app.function()
 @modal.fastapi_endpoint()
+async def sessions():
+    child = subprocess.Popen(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True,
+                             start_new_session=True)
+    return [child.pid, int(child.stdout.readline())]
+
+
+@app.function()
+@modal.fastapi_endpoint()
 async def surroundings():
     return {"env": dict(os.environ), "cwd": os.getcwd(), "fds": os.listdir("/proc/self/fd"), "pid": os.getpid()}
 

@@ -69,5 +69,5 @@ def client(control_socket: Path) -> ControlClient:
 def public_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "public.sock"
     app = make_app(services, services, services, services, services, services)
-    with serving(make_public_app(app, services), path):
+    with serving(make_public_app(app, services, tmp_path / "calls.sock"), path):
         yield path

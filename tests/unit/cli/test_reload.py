@@ -36,6 +36,7 @@ class Client:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fail: errors.Error | None = None
+        self.while_reloading: Callable[[], object] = lambda: None
 
     def hold(self, app_id: str) -> None:
         self.calls.append("hold")
@@ -51,6 +52,7 @@ class Client:
 
     def reload(self, app_id: str, request: object) -> Stream:
         self.calls.append("reload")
+        self.while_reloading()
         if self.fail:
             raise self.fail
         return Stream([Deployed(app_id=app_id, app="seed", version=2, endpoints=[])])
@@ -148,6 +150,20 @@ def test_failure_to_start(bench):
     assert bench.client.calls[-2:] == ["reload", "release"]
     assert "Traceback" in bench.err.getvalue()
     assert bench.reloader.behind()
+
+
+def test_a_failure_of_code_that_was_saved_again_meanwhile(bench):
+    """Nobody wants to hear of it: the next round is about the newer code."""
+    bench.client.fail = errors.StartError("square did not start", detail="Traceback")
+    bench.client.while_reloading = lambda: bench.file.write_text("three")
+    bench.file.write_text("two")
+    bench.round()
+    assert bench.client.calls[-2:] == ["reload", "release"]
+    assert "square did not start" not in bench.err.getvalue()
+    bench.client.fail = None
+    bench.round()
+    assert bench.client.calls[-1] == "reload"
+    assert bench.reloader.behind() == []
 
 
 def test_a_server_that_is_gone(bench):

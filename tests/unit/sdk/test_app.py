@@ -4,7 +4,7 @@ import pytest
 
 import portico as modal
 from portico.exception import ExecutionError, InvalidError, UnsupportedError
-from portico.model.spec import EntrySpec, WebKind
+from portico.model.spec import EntrySpec, RetryPolicy, WebKind
 
 ENTRY = EntrySpec(module="app", path="app.py")
 
@@ -201,11 +201,14 @@ def test_retries_on_a_generator():
         modal.App("seed").function(retries=modal.Retries(max_retries=1))(generator)
 
 
-def test_retries_on_a_function_are_not_silently_ignored():
-    """As long as there are no calls, retries have no effect, and that is said."""
-    app = modal.App("seed")
-    app.function(retries=3)(plain)
-    assert "`retries=`" in app.spec(ENTRY).warnings[0]
+def test_retries_on_a_function():
+    """A number is that many, one second apart; no retries are none."""
+    said = [modal.App("seed").function(retries=number)(plain).spec.retries for number in (3, 0, None)]
+    assert said == [RetryPolicy(max_retries=3, backoff_coefficient=1.0, initial_delay=1.0), None, None]
+    given = modal.Retries(max_retries=2, initial_delay=0.5)
+    assert modal.App("seed").function(retries=given)(plain).spec.retries == RetryPolicy(
+        max_retries=2, backoff_coefficient=2.0, initial_delay=0.5
+    )
 
 
 def test_a_class():
@@ -361,8 +364,10 @@ async def test_calls_of_a_function():
     with pytest.raises(ExecutionError, match="its app does not run") as caught:
         function.map.aio([1])
     assert "portico run FILE" in caught.value.hint
-    with pytest.raises(UnsupportedError, match="not supported by this server yet"):
+    with pytest.raises(ExecutionError, match="its app does not run"):
         function.spawn()
+    with pytest.raises(ExecutionError, match="its app does not run"):
+        function.update_autoscaler(min_containers=1)
 
 
 def test_calls_of_the_wrong_kind():

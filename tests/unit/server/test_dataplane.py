@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from portico.engines.fake import FakeEngine
+from portico.ingress.ports import Endpoint, Refusal
 from portico.model.errors import ConflictError
 from portico.model.ports import BuiltImage
 from portico.model.spec import AppSpec, EntrySpec, FunctionSpec, WebKind, WebSpec
-from portico.server.dataplane import DataPlane, Release
+from portico.server.dataplane import Bridge, DataPlane, Release, Sockets
+
+
+class Asked:
+    """A waiter that records what it hears."""
+
+    wants_desk = False
+
+    def __init__(self) -> None:
+        self.granted = lambda lease: self.heard.append("granted")
+        self.refused = lambda refusal: self.heard.append(refusal)
+        self.moved = lambda endpoint: self.heard.append("moved")
+        self.heard: list[object] = []
+
+
+def ask(target: Endpoint | Refusal) -> Asked:
+    """An input that waits there."""
+    asked = Asked()
+    assert not isinstance(target, Refusal)
+    assert target.lease(asked, f"in-{id(asked)}") is None  # type: ignore[arg-type]
+    return asked
 
 
 def a_release(app_id: str, folder: Path) -> Release:
@@ -33,7 +55,7 @@ def a_release(app_id: str, folder: Path) -> Release:
 
 async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(tmp_path: Path) -> None:
     """The other one is not committed at all."""
-    data = DataPlane("localhost", "control", FakeEngine(tmp_path), lambda *_: None)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
     committing, go_on = asyncio.Event(), asyncio.Event()
     committed: list[str] = []
 
@@ -55,3 +77,98 @@ async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(
         await second
     assert committed == ["first"]
     await data.close(0)
+
+
+async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_path: Path) -> None:
+    """By URL and by call; what nobody has is known at once."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path, manual=True), lambda *_: None)
+    early = ask(data.find("egg.localhost"))
+    host = "f.ap-1"
+    data.claim("ap-1", "one", ["egg"], [host])
+    data.claim("ap-2", "two", ["ham"], [])
+    data.claimed()
+    waiting = [ask(data.find("egg.localhost")), ask(data.calls.find(host))]
+    other = ask(data.find("ham.localhost"))
+    assert isinstance(data.find("bacon.localhost"), Refusal)
+    assert isinstance(data.calls.find("bacon"), Refusal)
+    data.install(a_release("ap-1", tmp_path))
+    assert [asked.heard for asked in (early, waiting[0])] == [["moved", "moved"], ["moved"]]
+    assert other.heard == []
+    assert data.counts("ap-1")["f"].queued == 2
+    await data.close(0)
+    assert [getattr(heard, "status", heard) for heard in other.heard] == [503]
+
+
+async def test_who_asks_for_an_app_that_cannot_come_up_hears_why(tmp_path: Path) -> None:
+    """By URL and by call."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    data.claim("ap-1", "one", ["egg"], ["f.ap-1"])
+    data.claimed()
+    waiting = [ask(data.find("egg.localhost")), ask(data.calls.find("f.ap-1"))]
+    data.unavailable("ap-1", "no disk")
+    for asked in waiting:
+        refusal = asked.heard[-1]
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.code) == (503, "start_failed")
+        assert "no disk" in refusal.text
+    await data.close(0)
+
+
+async def test_a_deploy_may_not_have_the_label_of_an_app_that_comes_up(tmp_path: Path) -> None:
+    """The error names the holder."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    data.claim("ap-1", "one", ["egg"], [])
+    with pytest.raises(ConflictError, match="one"):
+        data.check_labels(a_release("ap-2", tmp_path))
+    await data.close(0)
+
+
+async def test_a_deploy_whose_client_leaves_during_its_commit_ends_when_it_is_live(tmp_path: Path) -> None:
+    """Not before: the next one of this app waits for it."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    committing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def commit() -> None:
+        committing.set()
+        await go_on.wait()
+
+    rolling = asyncio.ensure_future(data.roll_out(a_release("ap-1", tmp_path), lambda _: None, commit))
+    await committing.wait()
+    rolling.cancel()
+    await asyncio.wait([rolling], timeout=0.01)
+    assert not rolling.done()
+    go_on.set()
+    await asyncio.wait([rolling])
+    assert rolling.cancelled()
+    assert list(data.counts("ap-1")) == ["f"]
+    await data.close(0)
+
+
+def test_what_is_cancelled_over_the_bridge_has_ended_when_the_cancellation_returns() -> None:
+    """On both loops."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    steps: list[str] = []
+
+    async def there() -> None:
+        steps.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            steps.append("ended there")
+
+    async def here() -> None:
+        running = asyncio.ensure_future(Bridge(loop).run(there()))
+        while not steps:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+        steps.append("ended here")
+
+    asyncio.run(here())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    assert steps == ["begun", "ended there", "ended here"]

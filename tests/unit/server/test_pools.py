@@ -32,6 +32,8 @@ from portico.wire.container import door_of
 class Input:
     """A waiter that records what it hears."""
 
+    wants_desk = False
+
     def __init__(self, target: str) -> None:
         self.target = target.encode()
         self.door = "?"
@@ -69,7 +71,7 @@ class Bench:
         self.folder = folder
         self._numbers = itertools.count()
         self.pools = self.new(spec)
-        self.endpoint = FunctionEndpoint(self.pools)
+        self.endpoint = FunctionEndpoint(self.pools, "ap-1")
         self.method = MethodEndpoint(self.endpoint, "f", called=False)
 
     def new(self, spec: FunctionSpec) -> Pools:

@@ -21,6 +21,8 @@ from portico.server.supervisor import STARTS_AT_ONCE, Supervisor
 class Input:
     """A waiter that records what it hears."""
 
+    wants_desk = False
+
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.refusal: Refusal | None = None
@@ -505,7 +507,7 @@ async def test_starts_that_fail_side_by_side_are_one_failure(bench: Bench) -> No
 
 async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench: Bench) -> None:
     """And go to it in order."""
-    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint = FunctionEndpoint(bench.supervisor, "ap-1")
     endpoint.hold()
     asked = Input()
     assert endpoint.lease(asked, "in-1") is None
@@ -520,7 +522,7 @@ async def test_while_an_endpoint_is_held_inputs_wait_for_the_next_version(bench:
 async def test_a_held_endpoint_keeps_no_more_inputs_than_a_queue(bench: Bench) -> None:
     """The bound is the same."""
     bench.supervisor.pool.queue_limit = 1
-    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint = FunctionEndpoint(bench.supervisor, "ap-1")
     endpoint.hold()
     assert endpoint.lease(Input(), "in-1") is None
     refusal = endpoint.lease(Input(), "in-2")
@@ -530,7 +532,7 @@ async def test_a_held_endpoint_keeps_no_more_inputs_than_a_queue(bench: Bench) -
 
 async def test_those_who_wait_for_an_old_version_move_to_the_new_one(bench: Bench) -> None:
     """Nothing is lost in a deploy."""
-    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint = FunctionEndpoint(bench.supervisor, "ap-1")
     asked = bench.ask()
     endpoint.switch(bench.new())
     await bench.ready(1)
@@ -539,7 +541,7 @@ async def test_those_who_wait_for_an_old_version_move_to_the_new_one(bench: Benc
 
 async def test_a_stopped_endpoint_refuses_those_who_wait(bench: Bench) -> None:
     """At once."""
-    endpoint = FunctionEndpoint(bench.supervisor)
+    endpoint = FunctionEndpoint(bench.supervisor, "ap-1")
     asked = bench.ask()
     endpoint.stop(Refusal(404, "stopped"))
     assert asked.refusal is not None

@@ -1,0 +1,83 @@
+"""What callers may ask of functions: how they are doing, how they are scaled, when their calls are tried again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from portico.api.services import Target
+from portico.core.scaling import changed
+from portico.model.errors import NotFoundError
+from portico.server.dataplane import Bridge, DataPlane
+from portico.server.endpoint import FunctionEndpoint
+from portico.server.supervisor import Supervisor
+
+
+class Functions:
+    """Implements `api.services.FunctionService`, on the control plane's loop."""
+
+    def __init__(self, data: DataPlane, bridge: Bridge) -> None:
+        self._data = data
+        self._bridge = bridge
+
+    async def find(self, host: str) -> Target:
+        """NotFoundError when no living app has it."""
+        return await self._bridge.call(self._find, host)
+
+    async def find_web(self, host: str) -> Target:
+        """The one that answers requests at this host; NotFoundError when there is none."""
+        return await self._bridge.call(self._find_web, host)
+
+    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
+        """Its "retries", "stats" or "autoscaler"."""
+        return await self._bridge.call(self._about, target, what)
+
+    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+        """Change some of its settings, until its next version; all of them."""
+        return await self._bridge.call(self._update, target, settings)
+
+    # -- on the ingress's loop ------------------------------------------------------------------------------------
+    def _find(self, host: str) -> Target:
+        return _target(self._data.called_at(host))
+
+    def _find_web(self, host: str) -> Target:
+        return _target(self._data.requested_at(host))
+
+    def _endpoint(self, target: Target) -> FunctionEndpoint:
+        endpoint = self._data.endpoint(target.app_id, target.function)
+        if endpoint is None:
+            raise NotFoundError("There is no such function.")
+        return endpoint
+
+    def _supervisor(self, target: Target) -> Supervisor:
+        supervisor = self._endpoint(target).supervisor
+        if isinstance(supervisor, Supervisor):
+            return supervisor
+        raise NotFoundError("There is no such function.")  # a class has many pools
+
+    def _about(self, target: Target, what: str) -> dict[str, Any] | None:
+        endpoint = self._endpoint(target)
+        if what == "retries":
+            policy = endpoint.supervisor.function.retries
+            return None if policy is None else asdict(policy)
+        if what == "stats":
+            counts, supervisor = endpoint.counts, self._supervisor(target)
+            return {
+                "backlog": counts.queued,
+                "num_total_runners": counts.starting + counts.ready,
+                "num_running_inputs": counts.running,
+                "input_headroom": supervisor.room,
+            }
+        return asdict(self._supervisor(target).wish)
+
+    def _update(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+        supervisor = self._supervisor(target)
+        supervisor.rescale(changed(supervisor.wish, settings))
+        return asdict(supervisor.wish)
+
+
+def _target(endpoint: FunctionEndpoint | None) -> Target:
+    if endpoint is None:
+        raise NotFoundError("There is no such function.")
+    function = endpoint.supervisor.function
+    return Target(endpoint.app_id, function.name, function.is_generator)
