@@ -3,6 +3,8 @@
     portico serve examples/class_methods.py
     portico run examples/class_methods.py::Counter.count --step 2 --to 3
     portico run examples/class_methods.py
+
+Each step has containers of its own.
 """
 
 import asyncio
