@@ -5,7 +5,6 @@ from portico.exception import Error
 from portico.model.version import VERSION
 from portico.sdk.absent import (
     CloudBucketMount,
-    Cls,
     Dict,
     NetworkFileSystem,
     Proxy,
@@ -13,18 +12,16 @@ from portico.sdk.absent import (
     Sandbox,
     Volume,
     batched,
-    enter,
-    exit,
-    method,
-    parameter,
 )
 from portico.sdk.absent import no_such_name as __getattr__
 from portico.sdk.app import App
+from portico.sdk.classes import Cls
 from portico.sdk.context import enable_output, is_local
 from portico.sdk.function_call import FunctionCall
 from portico.sdk.functions import Function
 from portico.sdk.image import Image
-from portico.sdk.partial import concurrent
+from portico.sdk.parameters import parameter
+from portico.sdk.partial import concurrent, enter, exit, method
 from portico.sdk.patterns import FilePatternMatcher
 from portico.sdk.retries import Retries
 from portico.sdk.schedule import Cron, Period

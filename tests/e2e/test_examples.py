@@ -29,6 +29,11 @@ USES: dict[str, list[Use] | None] = {
     "app_image.py": [Use("greet", "Hello world!"), Use("greet", "Hello Ann!", "/?name=Ann")],
     "async_endpoint.py": [Use("wait", {"waited": 0.01}, "/?seconds=0.01")],
     "bearer_token.py": [Use("protected", "success!", headers={"Authorization": "Bearer swordfish"})],
+    "class_endpoint.py": [
+        Use("Translator.translate", {"language": "en", "word": "egg"}, "/?word=egg"),
+        Use("Translator.translate", {"language": "de", "word": "Ei"}, "/?language=de&word=egg"),
+    ],
+    "class_methods.py": [Use("total", {"squares": [0, 4, 16], "counted": [0, 2, 4]}, "/?step=2&to=3")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
     "fastapi_app.py": [

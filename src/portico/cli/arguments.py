@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -20,12 +21,16 @@ class Given(NamedTuple):
     options: dict[str, Any]
 
 
-def choose(runnables: list[Runnable], name: str | None) -> Runnable:
-    """The one of that name; without a name, the only one that there is to run. InvalidError otherwise."""
-    if name is not None:
-        found = next((runnable for runnable in runnables if runnable.name == name), None)
+def choose(runnables: list[Runnable], names: Sequence[str]) -> Runnable:
+    """The one with the first of these names that there is; without names, the only one that there is to run.
+
+    InvalidError otherwise.
+    """
+    if names:
+        known = {runnable.name: runnable for runnable in runnables}
+        found = next((known[name] for name in names if name in known), None)
         if found is None:
-            raise errors.InvalidError(f"There is no function or entrypoint {name!r}.", hint=_known(runnables))
+            raise errors.InvalidError(f"There is no function or entrypoint {names[-1]!r}.", hint=_known(runnables))
     else:
         entrypoints = [runnable for runnable in runnables if runnable.entrypoint]
         candidates = entrypoints or [runnable for runnable in runnables if not runnable.web]

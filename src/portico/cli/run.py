@@ -65,12 +65,12 @@ def run(
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # they end it as Ctrl-C does
-    request, target = _split(ref, module, name)
+    request, targets = _split(ref, module, name)
     terminal = Terminal.standard()
     with Reader() as reader:
         reply = reader.read(request)
     spec = spec_of(reply, terminal)
-    runnable = choose(reply.runnables, target)
+    runnable = choose(reply.runnables, targets)
     given = parse(runnable, f"portico run {ref}", list(words))
     settings = load_settings()
     client = connect(environment)
@@ -88,12 +88,16 @@ def run(
         return local.code()
 
 
-def _split(ref: str, module: bool, name: str | None) -> tuple[ReadRequest, str | None]:
-    """What to read, and what to run of it: `file.py::function`, or `file.py::app.function`."""
+def _split(ref: str, module: bool, name: str | None) -> tuple[ReadRequest, list[str]]:
+    """What to read, and what to run of it, by the first of these names that there is.
+
+    `file.py::function`, or `file.py::Class.method`; with `app.` in front for a file that has several.
+    """
     place, _, target = ref.partition("::")
-    app, dot, function = target.rpartition(".")
-    request = options.read_request(f"{place}::{app}" if dot else place, module, name)
-    return request, function or None
+    words = target.split(".")
+    owner = ".".join(words[:-2] or words[:-1])
+    request = options.read_request(f"{place}::{owner}" if owner else place, module, name)
+    return request, list(dict.fromkeys([target, ".".join(words[-2:]), words[-1]])) if target else []
 
 
 def _follow(

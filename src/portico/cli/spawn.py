@@ -26,7 +26,7 @@ SERVER = (sys.executable, "-P", "-m", "portico", "up")
 READY = b"ready\n"
 _READY_TIMEOUT = 120.0  # seconds; a migration may take its time
 _WINNER_TIMEOUT = 15.0  # seconds; how long the server of another command may take to answer
-_END_TIMEOUT = 30.0  # seconds
+_END_TIMEOUT = 45.0  # seconds; exit handlers have 30
 _PAUSE = 0.05  # seconds between questions to a server that another command is starting
 _LOG_LIMIT = 10 << 20  # bytes
 

@@ -48,6 +48,7 @@ class Route:
     app: str | None
     verb: str  # "remote", "map", …
     retries: RetryPolicy | Literal["ask"] | None = None  # when a failed call is sent again; "ask": the server knows
+    parameters: str = ""  # of a method's class, as text
 
     def elsewhere(self, domain: str) -> Route:
         """The way to what is said of the function: SPAWN_DOMAIN, CONTROL_DOMAIN."""
@@ -92,9 +93,9 @@ def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> by
 Say = Callable[[str], Iterator[bytes]]  # the pieces of a whole HTTP request to a host, the first one with its head
 
 
-def call_with(kind: Kind, payload: bytes) -> Say:
-    """Requests that call a function."""
-    return lambda host: _request(host, kind, payload)
+def call_with(kind: Kind, payload: bytes, parameters: str = "") -> Say:
+    """Requests that call a function; `parameters` as in `Route`."""
+    return lambda host: _request(host, kind, payload, parameters)
 
 
 def ask(method: str, target: str) -> Say:
@@ -107,11 +108,11 @@ def ask(method: str, target: str) -> Say:
     return say
 
 
-def _request(host: str, kind: Kind, payload: bytes) -> Iterator[bytes]:
+def _request(host: str, kind: Kind, payload: bytes, parameters: str) -> Iterator[bytes]:
     pieces = frames(kind, payload)
     head = (
-        b"POST / HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
-    ) % (host.encode(), CONTENT_TYPE, size(payload))
+        b"POST /%b HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+    ) % (f"?{parameters}".encode() if parameters else b"", host.encode(), CONTENT_TYPE, size(payload))
     yield head + next(pieces)
     yield from pieces
 

@@ -29,7 +29,7 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The function's result. Raises what it raised, or an error of ours that says why there is no result."""
-    say = call_with(Kind.CALL, arguments(route, args, kwargs))
+    say = call_with(Kind.CALL, arguments(route, args, kwargs), route.parameters)
     attempts = 0
     while True:
         attempts += 1
@@ -68,7 +68,9 @@ def _policy(route: Route) -> RetryPolicy | None:
 
 def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, None, None]:
     """What the function yields, as it comes; closing this generator ends the function's."""
-    with contextlib.closing(_exchange(route, call_with(Kind.ITERATE, arguments(route, args, kwargs)))) as exchange:
+    with contextlib.closing(
+        _exchange(route, call_with(Kind.ITERATE, arguments(route, args, kwargs), route.parameters))
+    ) as exchange:
         ended = False
         for answer in exchange:
             while answer.messages:

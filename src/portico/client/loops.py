@@ -28,7 +28,7 @@ async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 async def send(route: Route, payload: bytes) -> Any:
     """As `call`, for arguments that are bytes already."""
-    say = call_with(Kind.CALL, payload)
+    say = call_with(Kind.CALL, payload, route.parameters)
     attempts = 0
     while True:
         attempts += 1
@@ -71,7 +71,7 @@ async def _policy(route: Route) -> RetryPolicy | None:
 
 async def iterate(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
     """As `calls.iterate`."""
-    connection = await _begin(route, call_with(Kind.ITERATE, arguments(route, args, kwargs)))
+    connection = await _begin(route, call_with(Kind.ITERATE, arguments(route, args, kwargs), route.parameters))
     messages = connection.answer.messages
     try:
         while True:

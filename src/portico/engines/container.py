@@ -195,8 +195,10 @@ class ProcessContainer:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._socket_path)
+        cls = self.start.function.cls
+        for method in [""] if cls is None else [method.name for method in cls.methods]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._socket_path + wire.door_of(method))
 
 
 def describe(status: int) -> str:

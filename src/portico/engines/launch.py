@@ -61,6 +61,7 @@ def launch_document(start: ContainerStart, socket_path: str, environment: dict[s
         app_id=start.app_id,
         app_name=start.app_name,
         function=start.function,
+        parameters=start.parameters,
         entry=start.entry,
         bundle_dir=str(start.bundle_dir),
         workdir=os.path.join(start.bundle_dir, start.image.workdir or ""),

@@ -51,6 +51,7 @@ class Exchange:
         "chunked_in",
         "client",
         "complete",
+        "door",
         "head",
         "id",
         "keep_alive",
@@ -68,6 +69,7 @@ class Exchange:
         self.head = head
         self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
+        self.door = ""
         self.keep_alive = keep_alive
         self.version_1_0 = version_1_0
         self.complete = False  # the request has come in whole
@@ -89,6 +91,11 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self.head.method.decode()} {self.phase.name}>"
+
+    @property
+    def target(self) -> bytes:
+        """Path and query of the request."""
+        return self.head.target
 
     @property
     def wants_desk(self) -> bool:
@@ -162,7 +169,7 @@ class Exchange:
     def granted(self, lease: Lease) -> None:
         """It has a slot."""
         self._lease = lease
-        self.client.ingress.upstreams.carry(self, lease.address)
+        self.client.ingress.upstreams.carry(self, lease.address + self.door)
 
     def moved(self, target: Route | Refusal) -> None:
         """Its host leads here now: it begins anew."""

@@ -50,6 +50,12 @@ class Lease(Protocol):
 class Waiter(Protocol):
     """An input that may have to wait for a slot."""
 
+    door: str  # what its endpoint adds to a container's address: one with several parts has a socket for each
+
+    @property
+    def target(self) -> bytes:
+        """Path and query of the request."""
+
     @property
     def wants_desk(self) -> bool:
         """Whether it is to be stored and answered later, or asks for the answer to one that was."""

@@ -49,6 +49,7 @@ class ContainerStart:
     image: BuiltImage
     bundle_dir: Path  # the user's files, read-only
     urls: dict[str, str] = field(default_factory=dict)  # function name -> URL, of this app
+    parameters: str | None = ""  # the canonical text of a class's parameters; None: only see whether it loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,9 @@ class Container(Protocol):
     """One worker, as its engine shows it."""
 
     id: str
-    address: str  # where it serves HTTP once it is ready: the path of a Unix socket, or "host:port"
+    # Where it serves HTTP once it is ready: the path of a Unix socket, or "host:port". Each method of a class has a
+    # socket of its own, whose path has `door_of` the method behind this.
+    address: str
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""

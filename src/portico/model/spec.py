@@ -5,7 +5,7 @@ All of it is data that goes through JSON unchanged (see `wire/spec.py`). Sizes a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -108,6 +108,41 @@ class ImageSpec:
     force_build: bool = False
 
 
+class ParameterKind(StrEnum):
+    """The types that a parameter of a class can have."""
+
+    STR = "str"
+    INT = "int"
+    BOOL = "bool"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterSpec:
+    """A parameter of a class. `default` is the value's text (see `model/parameters.py`); None: it has to be given."""
+
+    name: str
+    kind: ParameterKind
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """A method of a class that is called, or has a URL."""
+
+    name: str
+    web: WebSpec | None = None
+    is_generator: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSpec:
+    """What makes a class of a function. All methods share its containers, each has a socket of its own in them."""
+
+    methods: tuple[MethodSpec, ...] = ()
+    parameters: tuple[ParameterSpec, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSpec:
     """Variables for a function: a secret that the server keeps, by its name, or values that the file has itself.
@@ -123,9 +158,9 @@ class SecretSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSpec:
-    """One function of an app."""
+    """One function of an app, or one class: whatever has containers of its own."""
 
-    name: str  # unique in its app: "square", or "Class.method"
+    name: str  # unique in its app: "square", or "Class"
     module: str  # importable in the container
     qualname: str  # where to find it in that module
     image: ImageSpec = field(default_factory=ImageSpec)
@@ -142,6 +177,31 @@ class FunctionSpec:
     serialized: bytes | None = None  # the function by value, for serialized=True
     enable_memory_snapshot: bool = False
     single_use_containers: bool = False
+    cls: ClassSpec | None = None
+
+    @property
+    def program(self) -> WebSpec | None:
+        """The `web_server` that it is, or whose class it is: a program of the user's own takes its inputs."""
+        if self.cls is None:
+            return self.web if self.web is not None and self.web.kind is WebKind.WEB_SERVER else None
+        return next((part.program for part in self.parts if part.program is not None), None)
+
+    @property
+    def parts(self) -> tuple[FunctionSpec, ...]:
+        """What of it is called or has a URL, each as a function: itself, or the methods of a class, "Class.method"."""
+        if self.cls is None:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                name=f"{self.name}.{m.name}",
+                web=m.web,
+                is_generator=m.is_generator,
+                cls=None,
+                retries=None if m.is_generator or m.web is not None else self.retries,
+            )
+            for m in self.cls.methods
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +228,8 @@ class AppSpec:
 
     @property
     def web_functions(self) -> tuple[FunctionSpec, ...]:
-        """The functions that have a URL."""
-        return tuple(function for function in self.functions if function.web is not None)
+        """The functions and methods that have a URL."""
+        return tuple(part for function in self.functions for part in function.parts if part.web is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

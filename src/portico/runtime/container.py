@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
-from portico.model.spec import WebKind
-from portico.runtime import isolate, loader, program, serve, web
+from portico.model.spec import WebSpec
+from portico.runtime import isolate, loader, program, serve
+from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
 from portico.wire import container as wire
@@ -66,14 +67,13 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
 
 def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     """Load the user's code, serve it, and end; the exit status."""
-    web_spec = launch.function.web
+    web_spec = launch.function.program
     try:
-        if web_spec is not None and web_spec.kind is WebKind.WEB_SERVER:
-            return program.run(web_spec, lifeline, lambda: _load(launch))
-        endpoint = web.build(launch.function, _load(launch))
-        loop = serve.new_loop()
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(launch, lifeline, endpoint))
+        if web_spec is not None and launch.parameters is not None:
+            return _keep(launch, lifeline, web_spec)
+        service = _service(launch)
+        service.loop.run_until_complete(_serve(launch, lifeline, service))
+        service.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
         _flush()
         lifeline.fail(*_explain(error))
@@ -81,8 +81,29 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
     return 0
 
 
+def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
+    """Have the user's code start its program, and keep that; the exit status. Returns twice, once in each process."""
+    services: list[Service] = []
+
+    def load() -> Callable[[], Any]:
+        services.append(_service(launch))
+        return services[0].start
+
+    status = program.run(web_spec, lifeline, load)
+    for service in services:  # in the process that has loaded it
+        service.end(_explain)
+    return status
+
+
+def _service(launch: wire.Launch) -> Service:
+    raw = _load(launch)
+    loop = serve.new_loop()
+    asyncio.set_event_loop(loop)
+    return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
+
+
 def _load(launch: wire.Launch) -> Callable[..., Any]:
-    """The user's function."""
+    """The user's function, or class."""
     _enter(launch)
     module = loader.import_entry(launch.entry, Path(launch.bundle_dir))
     return loader.find_function(module, launch.function, launch.entry.app)
@@ -98,9 +119,9 @@ def _enter(launch: wire.Launch) -> None:
     context.enter_container(launch.app_name, launch.app_id, launch.urls)
 
 
-async def _serve(launch: wire.Launch, lifeline: Lifeline, endpoint: web.Endpoint) -> None:
+async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> None:
     server = serve.Server(
-        endpoint,
+        service.endpoints,
         launch.socket_path,
         max_inputs=launch.function.concurrency.max_inputs,
         max_message=parse_size(launch.env.get(LIMIT_VARIABLE, str(MAX_MESSAGE)), LIMIT_VARIABLE),

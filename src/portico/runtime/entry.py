@@ -19,6 +19,9 @@ from portico.model.errors import Error, InvalidError
 from portico.runtime import loader
 from portico.runtime.references import resolve
 from portico.sdk import alias, context
+from portico.sdk.app import App
+from portico.sdk.classes import Definition
+from portico.sdk.functions import Function
 from portico.wire import running
 
 
@@ -54,12 +57,26 @@ def _load(order: running.Order) -> Callable[[], Any]:
         raw = app.entrypoints[order.name].raw
         options = _typed(raw, order.options)
         return lambda: raw(*order.words, **options)
-    function = app.functions[order.name]
+    function, given = _function(app, order)
     assert function.raw is not None
-    options = _typed(function.raw, order.options)
+    options = _typed(function.raw, given)
     if not function.spec.is_generator:
         return lambda: function.remote(*order.words, **options)
     return lambda: [None for _ in function.remote_gen(*order.words, **options)] and None
+
+
+def _function(app: App, order: running.Order) -> tuple[Function[..., Any], dict[str, Any]]:
+    """The function, or the method of an object, and the options that are its own."""
+    found = app.functions.get(order.name)
+    if isinstance(found, Function):
+        return found, order.options
+    name, _, method = order.name.rpartition(".")
+    definition = app.functions[name]
+    assert isinstance(definition, Definition), "the reader has found it there"
+    names = {parameter.name for parameter in definition.cls.parameters}
+    values = {name: value for name, value in order.options.items() if name in names}
+    options = {name: value for name, value in order.options.items() if name not in names}
+    return getattr(definition.obj(values), method), options
 
 
 def _typed(raw: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -58,6 +59,12 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {len(self._running)} running>"
+
+    def beside(self, app: App) -> Guard:
+        """A guard of another app in the same container. Each of the two knows, and can end, the inputs of both."""
+        other = copy.copy(self)
+        other._app = app
+        return other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One input. A request without the ingress's headers is served as it is."""

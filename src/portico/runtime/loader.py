@@ -16,6 +16,7 @@ from portico.model.errors import InvalidError, NotFoundError
 from portico.model.spec import EntrySpec, FunctionSpec
 from portico.runtime.tracebacks import user_traceback as user_traceback
 from portico.sdk.app import App
+from portico.sdk.classes import Cls
 from portico.sdk.partial import PartialFunction
 from portico.wire import codec
 
@@ -55,8 +56,8 @@ def import_entry(entry: EntrySpec, root: Path) -> ModuleType:
 def find_app(module: ModuleType, name: str | None = None) -> tuple[str, App]:
     """The app of a module, and the name of the variable that holds it.
 
-    `name` is that of a variable, or of the app. InvalidError when there is no app, or when there are several and none
-    is named; an app that another one has included does not count.
+    `name` is that of a variable, of the app, or of one of its classes. InvalidError when there is no app, or when there
+    are several and none is named; an app that another one has included does not count.
     """
     apps = _apps(module)
     file = module.__name__ if module.__package__ else Path(module.__file__ or module.__name__).name
@@ -65,6 +66,8 @@ def find_app(module: ModuleType, name: str | None = None) -> tuple[str, App]:
             if name in (variable, app.name):
                 return variable, app
         held = getattr(module, name, None)
+        if isinstance(held, Cls):
+            return next((variable, app) for variable, app in apps.items() if name in app.functions)
         if held is not None and not isinstance(held, App):
             raise InvalidError(f"{name!r} in {file} is not an app but {type(held).__name__}.", hint=_known(file, apps))
         raise InvalidError(f"{file} has no app named {name!r}.", hint=_known(file, apps))
@@ -78,7 +81,7 @@ def find_app(module: ModuleType, name: str | None = None) -> tuple[str, App]:
 
 
 def find_function(module: ModuleType, spec: FunctionSpec, app: str | None = None) -> Callable[..., Any]:
-    """The user's own function for a specification that was made of this module.
+    """The user's own function, or class, for a specification that was made of this module.
 
     `app` is the variable that holds its app, where the file has several. NotFoundError when it is not there.
     """
@@ -89,8 +92,9 @@ def find_function(module: ModuleType, spec: FunctionSpec, app: str | None = None
         function = candidate.functions.get(spec.name)
         if function is not None and function.raw is not None and function.spec.qualname == spec.qualname:
             return function.raw
+    what = "function" if spec.cls is None else "class"
     raise NotFoundError(
-        f"The module {module.__name__!r} has no function {spec.name!r} in the container.",
+        f"The module {module.__name__!r} has no {what} {spec.name!r} in the container.",
         hint="Is it only defined on some machines, inside an `if`?",
     )
 

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
+from portico.model.spec import ParameterKind
 from portico.sdk.app import App
+from portico.sdk.classes import Definition
 from portico.wire.reading import Parameter, Runnable
 
 _KINDS: Final[dict[Any, str]] = {str: "str", int: "int", float: "float", bool: "bool", datetime: "datetime"}
@@ -19,16 +23,38 @@ _WORDS: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 def runnables(app: App) -> list[Runnable]:
     """Its local entrypoints, then its functions."""
     entrypoints = [_describe(name, entry.raw, entrypoint=True) for name, entry in app.entrypoints.items()]
-    functions = [
-        _describe(name, function.raw, entrypoint=False, web=function.spec.web is not None)
-        for name, function in app.functions.items()
-        if function.raw is not None
-    ]
+    functions: list[Runnable] = []
+    for name, function in app.functions.items():
+        if isinstance(function, Definition):
+            functions += _methods(function)
+        elif function.raw is not None:
+            functions.append(_describe(name, function.raw, entrypoint=False, web=function.spec.web is not None))
     return [*entrypoints, *functions]
 
 
-def _describe(name: str, raw: Callable[..., Any], *, entrypoint: bool, web: bool = False) -> Runnable:
-    parameters = list(inspect.signature(raw).parameters.values())
+def _methods(definition: Definition) -> list[Runnable]:
+    """The methods of a class. The parameters of the class are options of each of them."""
+    own = [
+        Parameter(name=p.name, kind=p.kind, required=p.default is None, default=p.default or "")
+        for p in definition.cls.parameters
+    ]
+    described = []
+    for method, part in zip(definition.cls.methods, definition.spec.parts, strict=True):
+        raw = definition.partials[method.name].raw
+        runnable = _describe(part.name, raw, entrypoint=False, web=part.web is not None, bound=True)
+        taken = {parameter.name for parameter in runnable.parameters}
+        problem = runnable.problem
+        if own and (runnable.raw or any(p.kind == ParameterKind.BYTES or p.name in taken for p in own)):
+            problem = f"The parameters of {definition.name} cannot be options of {part.name}."
+        described.append(msgspec.structs.replace(runnable, parameters=[*own, *runnable.parameters], problem=problem))
+    return described
+
+
+def _describe(
+    name: str, raw: Callable[..., Any], *, entrypoint: bool, web: bool = False, bound: bool = False
+) -> Runnable:
+    """`bound`: the first parameter is the object that it is a method of."""
+    parameters = list(inspect.signature(raw).parameters.values())[1 if bound else 0 :]
     doc = inspect.getdoc(raw) or ""
     if [parameter.kind for parameter in parameters] == [inspect.Parameter.VAR_POSITIONAL]:
         return Runnable(name=name, entrypoint=entrypoint, web=web, raw=True, doc=doc)

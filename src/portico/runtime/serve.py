@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httptools
@@ -19,11 +19,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
-from portico.wire.container import Cancel, Stop
+from portico.wire.container import Cancel, Stop, door_of
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
@@ -33,12 +34,15 @@ _FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files,
 
 
 class Server:
-    """One app on one socket. `done` and `explain` are the guard's; `max_message` is what a WebSocket's message may
-    have, in bytes, or None; the ingress sees to that, but for messages that grow when they are unpacked."""
+    """The apps of one container, each on a socket of its own. `done` and `explain` are the guard's.
+
+    endpoints: by the name of the method, which is "" for a function. max_message: what a WebSocket's message may have,
+    in bytes, or None; the ingress sees to that, but for messages that grow when they are unpacked.
+    """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoints: Mapping[str, Endpoint],
         socket_path: str,
         *,
         max_inputs: int,
@@ -46,14 +50,15 @@ class Server:
         done: Callable[[str], None],
         explain: Explain,
     ) -> None:
-        self._path = socket_path
         self._threads = max_inputs + _FRAMEWORK_THREADS
         # with what a packed message may have more: the limit is on what is on the wire, too
         self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
         self._explain = explain
-        self._lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
-        self._tunnels = endpoint.tunnels
-        self._guard = Guard(endpoint.app, done=done, explain=explain, in_threads=self._in_threads)
+        self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
+        self._doors = [
+            _Door(endpoint, socket_path + door_of(method), self._guard.beside(endpoint.app))
+            for method, endpoint in endpoints.items()
+        ]
         self._state = ServerState()
         self._state.connections = _Connections()
         self._stop: asyncio.Future[float] | None = None
@@ -64,18 +69,15 @@ class Server:
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
         self._limiter = _thread_limiter(self._threads)
-        if self._lifespan is not None:
-            await self._lifespan.startup()
-        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), self._max_message)
-        protocol = _TunnelProtocol if self._tunnels else _Protocol
-        app_state = self._lifespan.state if self._lifespan is not None else {}
-        server = await loop.create_unix_server(
-            lambda: protocol(config, self._state, app_state, loop), self._path, backlog=2048
-        )
+        for door in self._doors:
+            if door.lifespan is not None:
+                await door.lifespan.startup()
+        servers = [await door.open(self._state, self._max_message) for door in self._doors]
         loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
         on_ready()
         grace = await self._stop
-        server.close()
+        for server in servers:
+            server.close()
         await self._drain(grace)
         await self._shut_down()
 
@@ -113,16 +115,37 @@ class Server:
         return self._state.connections
 
     async def _shut_down(self) -> None:
-        if self._lifespan is None:
-            return
-        try:
-            await self._lifespan.shutdown()
-        except Exception as error:
-            cause, text = self._explain(error)
-            sys.stderr.write(f"Shutdown raised {cause}\n{text.rstrip()}\n")
+        for lifespan in [door.lifespan for door in reversed(self._doors) if door.lifespan is not None]:
+            try:
+                await lifespan.shutdown()
+            except Exception as error:
+                cause, text = self._explain(error)
+                sys.stderr.write(f"Shutdown raised {cause}\n{text.rstrip()}\n")
 
     def _in_threads(self) -> Iterable[object]:
         return () if self._limiter is None else self._limiter.statistics().borrowers
+
+
+class _Door:
+    """One app and its socket."""
+
+    def __init__(self, endpoint: Endpoint, path: str, guard: Guard) -> None:
+        self.lifespan = Lifespan(endpoint.app) if endpoint.lifespan else None
+        self._tunnels = endpoint.tunnels
+        self._path = path
+        self._guard = guard
+
+    async def open(self, state: ServerState, max_message: int) -> asyncio.Server:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), max_message)
+        protocol = _TunnelProtocol if self._tunnels else _Protocol
+        app_state = self.lifespan.state if self.lifespan is not None else {}
+        return await loop.create_unix_server(lambda: protocol(config, state, app_state, loop), self._path, backlog=2048)
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("inputs come through doors")
 
 
 class _Protocol(HttpToolsProtocol):

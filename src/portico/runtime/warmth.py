@@ -79,7 +79,7 @@ def _answer(kind: WebSpec | None, function: web.Function, requests: list[bytes])
 
 
 async def _converse(endpoint: web.Endpoint, path: str, requests: list[bytes]) -> None:
-    server = serve.Server(endpoint, path, max_inputs=1, done=_ignore, explain=lambda error: (repr(error), ""))
+    server = serve.Server({"": endpoint}, path, max_inputs=1, done=_ignore, explain=lambda error: (repr(error), ""))
     ready = asyncio.Event()
     serving = asyncio.create_task(server.run(ready.set))
     waiting = asyncio.create_task(ready.wait())

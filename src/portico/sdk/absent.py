@@ -7,8 +7,6 @@ from typing import Any, NoReturn
 
 from portico.model.errors import UnsupportedError
 
-_CLASSES_HINT = "Write the endpoint as a function with `@app.function()`."
-
 
 def no_such_name(name: str) -> NoReturn:
     """The error of `modal.<name>` for a name that Portico does not have."""
@@ -85,33 +83,9 @@ class Sandbox(Absent):
     """A container for arbitrary commands."""
 
 
-class Cls(Absent):
-    """A class whose methods run remotely."""
-
-
 def refusal(what: str, *, hint: str | None = None) -> UnsupportedError:
     """The error for using `what`."""
     return UnsupportedError(f"`{what}` is not supported by this server yet.", hint=hint)
-
-
-def enter(*args: object, snap: bool = False) -> NoReturn:
-    """Lifecycle of classes."""
-    raise refusal("@modal.enter", hint=_CLASSES_HINT)
-
-
-def exit(*args: object) -> NoReturn:
-    """Lifecycle of classes."""
-    raise refusal("@modal.exit", hint=_CLASSES_HINT)
-
-
-def method(*args: object, is_generator: bool | None = None) -> NoReturn:
-    """Methods of classes."""
-    raise refusal("@modal.method", hint=_CLASSES_HINT)
-
-
-def parameter(*args: object, default: object = None, init: bool = True) -> NoReturn:
-    """Parameters of classes."""
-    raise refusal("modal.parameter", hint=_CLASSES_HINT)
 
 
 def batched(*args: object, max_batch_size: int = 1, wait_ms: int = 0) -> NoReturn:

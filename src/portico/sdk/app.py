@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from portico.model.errors import InvalidError
 from portico.model.naming import auto_label, check_object_name, check_tag
 from portico.model.spec import AppSpec, Concurrency, EntrySpec, FunctionSpec
 from portico.sdk import options
 from portico.sdk.absent import later, refusal
+from portico.sdk.classes import Cls, Definition, class_spec
 from portico.sdk.functions import Function, LocalEntrypoint
 from portico.sdk.image import Image
 from portico.sdk.mounts import LocalMount
@@ -53,7 +54,7 @@ class App:
         self._secrets = check_secrets(secrets, "modal.App")
         options.refuse("modal.App", _HINTS, volumes=volumes)
         self._include_source = include_source
-        self._functions: dict[str, Function[..., Any]] = {}
+        self._functions: dict[str, Function[..., Any] | Definition] = {}
         self._entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
         self._included: list[App] = []
         self._warnings: dict[str, None] = {}  # a set that keeps its order
@@ -103,43 +104,39 @@ class App:
         What this server does not offer is an UnsupportedError; what means nothing on own machines gives a warning.
         """
         check_parentheses(forgotten, "@app.function()")
-        options.refuse(
+        options.refuse("@app.function", _HINTS, schedule=schedule)
+        chosen = self._choose_image(image)
+        again = options.retries(retries)
+        base = self._base(
             "@app.function",
-            _HINTS,
-            schedule=schedule,
+            chosen,
+            env=env,
+            secrets=secrets,
+            gpu=gpu,
             network_file_systems=network_file_systems,
             volumes=volumes,
-            proxy=proxy,
-            block_network=block_network,
-            restrict_modal_access=restrict_modal_access,
-        )
-        self._leave_out(
+            cpu=cpu,
+            memory=memory,
             ephemeral_disk=ephemeral_disk,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+            proxy=proxy,
+            timeout=timeout,
+            startup_timeout=startup_timeout,
             cloud=cloud,
             region=region,
             routing_region=routing_region,
             nonpreemptible=nonpreemptible,
+            enable_memory_snapshot=enable_memory_snapshot,
+            block_network=block_network,
+            restrict_modal_access=restrict_modal_access,
+            single_use_containers=single_use_containers,
             i6pn=i6pn,
             experimental_options=experimental_options,
-        )
-        chosen = _check_image(image) or self._image
-        self._warnings.update(dict.fromkeys(chosen.warnings))
-        if max_inputs is not None:
-            self._warn("`max_inputs=` of @app.function is deprecated: write single_use_containers=True.")
-        again = options.retries(retries)
-        base = FunctionSpec(
+            max_inputs=max_inputs,
             name=check_object_name(name, "Function") if name is not None else "",
-            module="",
-            qualname="",
-            image=chosen.spec,
-            autoscaler=options.autoscaler(min_containers, max_containers, buffer_containers, scaledown_window),
-            resources=options.resources(cpu, memory, gpu),
-            timeout=options.timeout(timeout),
-            startup_timeout=options.startup_timeout(startup_timeout),
-            secrets=tuple(s.spec for s in (*self._secrets, *check_secrets(secrets, "@app.function"))),
-            env=options.environment(env),
-            enable_memory_snapshot=bool(enable_memory_snapshot),
-            single_use_containers=options.single_use(single_use_containers, max_inputs),
         )
 
         def decorate(wrapped: PartialFunction[P, R] | Callable[P, R]) -> Function[P, R]:
@@ -157,17 +154,17 @@ class App:
                 is_generator=generates,
                 retries=None if again is None else again.policy,
             )
-            return self._register(
-                Function(
-                    spec.name,
-                    app_name=self.name,
-                    spec=spec,
-                    raw=raw,
-                    by_value=serialized,
-                    mounts=chosen.mounts,
-                    include_source=self._include_source if include_source is None else include_source,
-                )
+            function = Function(
+                spec.name,
+                app_name=self.name,
+                spec=spec,
+                raw=raw,
+                by_value=serialized,
+                mounts=chosen.mounts,
+                include_source=self._include_source if include_source is None else include_source,
             )
+            self._register(function)
+            return function
 
         return decorate
 
@@ -205,12 +202,99 @@ class App:
             self._entrypoints.setdefault(tag, entrypoint)
         return self
 
-    def cls(self, *args: object, **keywords: object) -> NoReturn:
-        """Classes whose methods are functions."""
-        raise refusal(
+    def cls(
+        self,
+        *forgotten: object,
+        image: Image | None = None,
+        env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
+        gpu: str | list[str] | None = None,
+        serialized: bool = False,
+        network_file_systems: Mapping[Any, Any] = {},
+        volumes: Mapping[Any, Any] = {},
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        ephemeral_disk: int | None = None,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        proxy: object = None,
+        retries: int | Retries | None = None,
+        timeout: int = 300,
+        startup_timeout: int | None = None,
+        cloud: str | None = None,
+        region: str | Sequence[str] | None = None,
+        routing_region: str | None = None,
+        nonpreemptible: bool = False,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        restrict_modal_access: bool = False,
+        single_use_containers: bool = False,
+        i6pn: bool | None = None,
+        include_source: bool | None = None,
+        experimental_options: Mapping[str, Any] | None = None,
+        max_inputs: int | None = None,
+    ) -> Callable[[PartialFunction[..., Any] | Callable[..., Any]], Cls]:
+        """The class belongs to this app: its methods run in containers, one object of it in each. As `function`."""
+        check_parentheses(forgotten, "@app.cls()")
+        chosen = self._choose_image(image)
+        again = options.retries(retries)
+        base = self._base(
             "@app.cls",
-            hint="Classes are not there yet. Write the endpoint as a function with `@app.function()`.",
+            chosen,
+            env=env,
+            secrets=secrets,
+            gpu=gpu,
+            network_file_systems=network_file_systems,
+            volumes=volumes,
+            cpu=cpu,
+            memory=memory,
+            ephemeral_disk=ephemeral_disk,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+            proxy=proxy,
+            timeout=timeout,
+            startup_timeout=startup_timeout,
+            cloud=cloud,
+            region=region,
+            routing_region=routing_region,
+            nonpreemptible=nonpreemptible,
+            enable_memory_snapshot=enable_memory_snapshot,
+            block_network=block_network,
+            restrict_modal_access=restrict_modal_access,
+            single_use_containers=single_use_containers,
+            i6pn=i6pn,
+            experimental_options=experimental_options,
+            max_inputs=max_inputs,
         )
+
+        def decorate(wrapped: PartialFunction[..., Any] | Callable[..., Any]) -> Cls:
+            partial = _check_class(wrapped, serialized=serialized)
+            raw = cast(type, partial.raw)
+            spec = replace(
+                base,
+                name=check_object_name(raw.__name__, "Class"),
+                module=raw.__module__,
+                qualname=raw.__qualname__,
+                concurrency=partial.concurrency or Concurrency(),
+                retries=None if again is None else again.policy,
+                cls=class_spec(raw, snapshot=base.enable_memory_snapshot),
+            )
+            definition = Definition(
+                spec,
+                raw,
+                app_name=self.name,
+                by_value=serialized,
+                mounts=chosen.mounts,
+                include_source=self._include_source if include_source is None else include_source,
+            )
+            self._register(definition)
+            return Cls(spec.name, app_name=self.name, definition=definition)
+
+        return decorate
 
     def server(self, *args: object, **keywords: object) -> NoReturn:
         """Servers that are scaled by their load."""
@@ -222,8 +306,8 @@ class App:
         return self.name
 
     @property
-    def functions(self) -> Mapping[str, Function[..., Any]]:
-        """Its functions, by name."""
+    def functions(self) -> Mapping[str, Function[..., Any] | Definition]:
+        """Its functions and classes, by name."""
         return self._functions
 
     @property
@@ -254,7 +338,7 @@ class App:
         """
         functions = tuple(function.complete_spec() for function in self._functions.values())
         app_name = check_object_name(name, "App") if name is not None else self.name
-        _check_labels(app_name or entry.module, functions)
+        _check_labels(app_name or entry.module, [part for function in functions for part in function.parts])
         return AppSpec(
             name=app_name,
             entry=entry,
@@ -273,13 +357,70 @@ class App:
     )
 
     # -- below ----------------------------------------------------------------------------------------------------
+    def _choose_image(self, image: object) -> Image:
+        chosen = _check_image(image) or self._image
+        self._warnings.update(dict.fromkeys(chosen.warnings))
+        return chosen
+
+    def _base(
+        self,
+        owner: str,
+        image: Image,
+        *,
+        env: Mapping[str, str | None] | None,
+        secrets: Collection[Secret] | None,
+        gpu: str | list[str] | None,
+        network_file_systems: Mapping[Any, Any],
+        volumes: Mapping[Any, Any],
+        cpu: float | tuple[float, float] | None,
+        memory: int | tuple[int, int] | None,
+        min_containers: int | None,
+        max_containers: int | None,
+        buffer_containers: int | None,
+        scaledown_window: int | None,
+        proxy: object,
+        timeout: int,
+        startup_timeout: int | None,
+        enable_memory_snapshot: bool,
+        block_network: bool,
+        restrict_modal_access: bool,
+        single_use_containers: bool,
+        max_inputs: int | None,
+        name: str = "",
+        **left_out: object,
+    ) -> FunctionSpec:
+        """What the options that functions and classes share say."""
+        options.refuse(
+            owner,
+            _HINTS,
+            network_file_systems=network_file_systems,
+            volumes=volumes,
+            proxy=proxy,
+            block_network=block_network,
+            restrict_modal_access=restrict_modal_access,
+        )
+        for option, value in left_out.items():
+            if value:
+                self._warn(f"`{option}=` of {owner} means nothing on machines of your own; it is left out.")
+        if max_inputs is not None:
+            self._warn(f"`max_inputs=` of {owner} is deprecated: write single_use_containers=True.")
+        return FunctionSpec(
+            name=name,
+            module="",
+            qualname="",
+            image=image.spec,
+            autoscaler=options.autoscaler(min_containers, max_containers, buffer_containers, scaledown_window),
+            resources=options.resources(cpu, memory, gpu),
+            timeout=options.timeout(timeout),
+            startup_timeout=options.startup_timeout(startup_timeout),
+            secrets=tuple(secret.spec for secret in (*self._secrets, *check_secrets(secrets, owner))),
+            env=options.environment(env),
+            enable_memory_snapshot=bool(enable_memory_snapshot),
+            single_use_containers=options.single_use(single_use_containers, max_inputs),
+        )
+
     def _warn(self, text: str) -> None:
         self._warnings[text] = None
-
-    def _leave_out(self, **given: object) -> None:
-        for name, value in given.items():
-            if value:
-                self._warn(f"`{name}=` of @app.function means nothing on machines of your own; it is left out.")
 
     def _check_kind(self, partial: PartialFunction[P, R], generates: bool, again: Retries | None) -> None:
         if partial.web is not None and generates:
@@ -292,7 +433,7 @@ class App:
         if again is not None and generates:
             raise InvalidError("Generator Functions do not support retries.")
 
-    def _register(self, function: Function[P, R]) -> Function[P, R]:
+    def _register(self, function: Function[..., Any] | Definition) -> None:
         known = self._functions.pop(function.name, None)  # so that the last one comes last
         if known is not None and known is not function:
             self._warn(
@@ -300,7 +441,6 @@ class App:
                 "give one of them another name with `@app.function(name=…)`."
             )
         self._functions[function.name] = function
-        return function
 
 
 def _check_image(image: object) -> Image | None:
@@ -312,7 +452,8 @@ def _check_image(image: object) -> Image | None:
 def _check_function(wrapped: PartialFunction[P, R] | Callable[P, R], *, serialized: bool) -> PartialFunction[P, R]:
     """What `@app.function` was put on, or the error that tells why it does not belong there."""
     if isinstance(wrapped, Registered):
-        raise InvalidError(f"`@app.function` is already on {wrapped!r}.", hint="Apply it once, above all others.")
+        above = wrapped.decorator
+        raise InvalidError(f"`{above}` is already on {wrapped!r}.", hint="Apply it once, above all others.")
     partial = wrapped if isinstance(wrapped, PartialFunction) else PartialFunction(wrapped)
     raw = partial.raw
     if inspect.isclass(raw):
@@ -325,6 +466,8 @@ def _check_function(wrapped: PartialFunction[P, R] | Callable[P, R], *, serializ
             hint="Use `@app.cls()` on the class and `@modal.method()` or a web decorator on the method:\n\n"
             "@app.cls()\nclass MyClass:\n    @modal.method()\n    def f(self, x):\n        ...",
         )
+    if partial.called or partial.lifecycle is not None:
+        raise InvalidError("`@modal.method`, `@modal.enter` and `@modal.exit` are for methods of classes.")
     if "<locals>" in raw.__qualname__ and not serialized:
         raise InvalidError(
             f"The `@app.function` decorator must apply to functions in global scope, unless `serialized=True` is set; "
@@ -333,6 +476,23 @@ def _check_function(wrapped: PartialFunction[P, R] | Callable[P, R], *, serializ
         )
     if raw.__name__ == "<lambda>":
         raise InvalidError("The `@app.function` decorator cannot be used on a lambda.", hint="Use `def`.")
+    return partial
+
+
+def _check_class(
+    wrapped: PartialFunction[..., Any] | Callable[..., Any], *, serialized: bool
+) -> PartialFunction[..., Any]:
+    """What `@app.cls` was put on, or the error that tells why it does not belong there."""
+    if isinstance(wrapped, Registered):
+        raise InvalidError(f"`{wrapped.decorator}` is already on {wrapped!r}.", hint="Apply it once, above all others.")
+    partial = wrapped if isinstance(wrapped, PartialFunction) else PartialFunction(wrapped)
+    if not inspect.isclass(partial.raw):
+        raise TypeError("The @app.cls decorator must be used on a class.")
+    if "." in partial.raw.__qualname__ and not serialized:
+        raise InvalidError(
+            "The `@app.cls` decorator must apply to classes in global scope, unless `serialized=True` is set; "
+            f"{partial.raw.__qualname__!r} is not."
+        )
     return partial
 
 

@@ -42,6 +42,8 @@ class Function(Registered, Generic[P, R]):
     Made by `@app.function()`, or by `Function.from_name(app, name)` for a deployed one.
     """
 
+    _retries: Literal["ask"] | None = "ask"  # of one that is looked up
+
     def __init__(
         self,
         name: str,
@@ -53,6 +55,7 @@ class Function(Registered, Generic[P, R]):
         mounts: tuple[LocalMount, ...] = (),
         include_source: bool = True,
         environment: str | None = None,
+        parameters: str = "",
     ) -> None:
         self.name = name
         self.mounts = mounts
@@ -62,6 +65,7 @@ class Function(Registered, Generic[P, R]):
         self._raw = raw
         self._by_value = by_value
         self._environment = environment
+        self._parameters = parameters  # of the class that it is a method of
         if raw is not None:
             self.__name__, self.__qualname__ = raw.__name__, raw.__qualname__
             self.__module__, self.__doc__ = raw.__module__, raw.__doc__
@@ -96,7 +100,7 @@ class Function(Registered, Generic[P, R]):
     @bridge
     def get_web_url(self) -> str | None:
         """Its URL; None when it has no web decorator. NotFoundError when there is no such app or function."""
-        container = context.container()
+        container = context.running()
         if container is not None and self._app_name in (None, container.app_name) and self._environment is None:
             return container.urls.get(self.name)
         if self._spec is None and self._app_name is not None:
@@ -356,8 +360,8 @@ class Function(Registered, Generic[P, R]):
         if self._app_name is not None and (not owners or running is None or running.app_name != self._app_name):
             owners.append(self._app_name)  # of another app in the same file, it may be
         hosts = tuple(call_host(environment, owner, self.name) for owner in owners)
-        retries: RetryPolicy | Literal["ask"] | None = self._spec.retries if self._spec is not None else "ask"
-        return Route(address, hosts, self.name, self._app_name, verb, retries)
+        retries: RetryPolicy | Literal["ask"] | None = self._spec.retries if self._spec is not None else self._retries
+        return Route(address, hosts, self.name, self._app_name, verb, retries, self._parameters)
 
 
 def _check_kind(is_generator: bool, wanted: bool, verb: str) -> None:

@@ -121,7 +121,7 @@ def _decorator(web: WebSpec) -> Decorator[P, R]:
             raise InvalidError(f"`@modal.{web.kind}` and `@modal.{partial.web.kind}` cannot both be applied.")
         if web.kind is not WebKind.FASTAPI_ENDPOINT:
             _check_factory(partial.raw, web.kind)
-        return replace(partial, web=web)
+        return replace(partial, web=web).check()
 
     return decorate
 

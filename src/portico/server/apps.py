@@ -179,18 +179,26 @@ class Apps:
     ) -> list[FunctionInfo]:
         endpoints = {endpoint.function: endpoint for endpoint in self._rollouts.endpoints(spec, urls, environment)}
         counts = await self._bridge.call(self._data.counts, app_id)
-        found = [(f.name, endpoints.get(f.name), counts.get(f.name, _NONE)) for f in spec.functions]
-        return [
-            FunctionInfo(
-                name=name,
-                url=None if endpoint is None else endpoint.url,
-                protected=endpoint is not None and endpoint.protected,
-                containers=c.ready,
-                running=c.running,
-                queued=c.queued,
+        rows: list[FunctionInfo] = []
+
+        def row(name: str, c: Counts) -> None:
+            endpoint = endpoints.get(name)
+            rows.append(
+                FunctionInfo(
+                    name=name,
+                    url=None if endpoint is None else endpoint.url,
+                    protected=endpoint is not None and endpoint.protected,
+                    containers=c.ready,
+                    running=c.running,
+                    queued=c.queued,
+                )
             )
-            for name, endpoint, c in found
-        ]
+
+        for function in spec.functions:
+            row(function.name, counts.get(function.name, _NONE))
+            for part in function.parts if function.cls is not None else ():  # its methods share what it has
+                row(part.name, _NONE)
+        return rows
 
 
 def _target(history: list[DeploymentRecord], app: AppRecord, version: int | None) -> DeploymentRecord:

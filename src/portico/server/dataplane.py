@@ -27,12 +27,17 @@ from portico.model.naming import call_host
 from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, MethodEndpoint, Passage, Unavailable
+from portico.server.pools import Pools
 from portico.server.seat import Seat
-from portico.server.supervisor import SHUTTING_DOWN, Counts, Supervisor
+from portico.server.supervisor import SHUTTING_DOWN, STOP_GRACE, Counts, Supervisor
 from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN, STORED_HOST, calls_host, other_host
 
 log = logging.getLogger("portico.dataplane")
+
+METHOD_NOT_TAKEN: Final = Refusal(
+    400, "modal-http: this version cannot spawn, scale or look at methods of classes yet", code="unsupported"
+)
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
@@ -159,7 +164,9 @@ class CallDirectory:
         takes = isinstance(function, FunctionEndpoint) or (
             isinstance(function, HasUrl) and host.endswith(CONTROL_DOMAIN)
         )
-        return self._desk if takes else function
+        if function is None or takes:
+            return self._desk if takes else None
+        return Unavailable(METHOD_NOT_TAKEN) if isinstance(function, MethodEndpoint) else function
 
     def claimed(self) -> None:
         """It is known which functions there are."""
@@ -200,6 +207,7 @@ class DataPlane:
         self._apps: dict[str, LiveApp] = {}
         self._expected: dict[str, Expected] = {}  # by app id
         self._background: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Supervisor | Pools] = {}  # replaced, or of apps that have ended
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
@@ -219,7 +227,7 @@ class DataPlane:
         if claim is None:
             return pages.INVALID_CALL if self._gates is None else Route(self._gates.setdefault(host, Gate()))
         target = claim.target
-        if isinstance(target, FunctionEndpoint):
+        if isinstance(target, FunctionEndpoint | MethodEndpoint):
             return self._admission.route(target, target.place, protected=target.is_protected)
         return pages.STOPPED if target is None else Route(target)
 
@@ -276,7 +284,7 @@ class DataPlane:
         """Have a first container of each function with a URL come up in the background."""
         app = self._apps.get(app_id)
         for endpoint in app.endpoints.values() if app else ():
-            if endpoint.supervisor.function.web is not None:
+            if any(part.web is not None for part in endpoint.supervisor.function.parts):
                 endpoint.supervisor.rouse()
 
     def hold(self, app_id: str) -> None:
@@ -376,7 +384,7 @@ class DataPlane:
         """The function that this host of the calls' socket means."""
         target = self.calls.table.get(host)
         if isinstance(target, HasUrl):
-            return target.function
+            target = target.function
         return target if isinstance(target, FunctionEndpoint) else None
 
     def counts(self, app_id: str) -> dict[str, Counts]:
@@ -395,12 +403,15 @@ class DataPlane:
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
+        idle = [task for task, supervisor in self._leaving.items() if not supervisor.counts.running]
+        if idle:  # they run their exit handlers; what still has inputs had its time
+            await asyncio.wait(idle, timeout=STOP_GRACE)
         await self._engine.close()
-        for task in self._background:
+        for task in (*self._background, *self._leaving):
             task.cancel()
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    async def _finish(self, release: Release, supervisors: dict[str, Supervisor], commit: Commit) -> None:
+    async def _finish(self, release: Release, supervisors: dict[str, Supervisor | Pools], commit: Commit) -> None:
         async with self._committing:
             try:
                 self.check_labels(release)
@@ -412,12 +423,17 @@ class DataPlane:
                 raise
             self._switch(release, supervisors)
 
-    def _discard(self, supervisors: dict[str, Supervisor]) -> None:
+    def _discard(self, supervisors: dict[str, Supervisor | Pools]) -> None:
         for supervisor in supervisors.values():
             supervisor.drain()
             self._let_go(supervisor)
 
-    def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor:
+    def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor | Pools:
+        if function.cls is not None and function.cls.parameters:
+            return Pools(function, lambda text: self._supervisor(release, function, text), self._limits.queue)
+        return self._supervisor(release, function, "")
+
+    def _supervisor(self, release: Release, function: FunctionSpec, parameters: str | None) -> Supervisor:
         def make_start() -> ContainerStart:
             return ContainerStart(
                 container_id=f"ct-{secrets.token_hex(8)}",
@@ -431,6 +447,7 @@ class DataPlane:
                 image=release.images[function.name],
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
+                parameters=parameters,
             )
 
         def notify(container_id: str, text: str) -> None:
@@ -445,12 +462,12 @@ class DataPlane:
             return names
         return [n for n in names if n in app.endpoints and app.endpoints[n].supervisor.in_use] or names[:1]
 
-    async def _prove(self, supervisor: Supervisor, on_ready: Callable[[str], None]) -> None:
+    async def _prove(self, supervisor: Supervisor | Pools, on_ready: Callable[[str], None]) -> None:
         async with self._proving:
             await supervisor.prove()
         on_ready(supervisor.function.name)
 
-    def _switch(self, release: Release, supervisors: dict[str, Supervisor]) -> None:
+    def _switch(self, release: Release, supervisors: dict[str, Supervisor | Pools]) -> None:
         app = self._apps.setdefault(release.app_id, LiveApp(release))
         app.release = release
         for name in [name for name in app.endpoints if name not in supervisors]:
@@ -465,7 +482,8 @@ class DataPlane:
                 endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
-        targets: dict[str, Endpoint] = {label: app.endpoints[name] for name, label in release.labels.items()}
+        parts = _parts(app, called=False)
+        targets = {label: parts[name] for name, label in release.labels.items()}
         hosts = _callable(release, app)
         self._lead(release.app_id, release.app_name, targets, hosts, ephemeral=release.ephemeral)
         self._keep_templates()
@@ -503,11 +521,23 @@ class DataPlane:
         except StartError as error:
             log.warning("no template for the image %s: %s", image.key[:12], error)
 
-    def _let_go(self, supervisor: Supervisor) -> None:
+    def _let_go(self, supervisor: Supervisor | Pools) -> None:
         """Keep a replaced version until its last container is gone."""
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._leaving[task] = supervisor
+        task.add_done_callback(self._leaving.pop)
+
+
+def _parts(app: LiveApp, *, called: bool) -> dict[str, Endpoint]:
+    """The functions and methods of an app, by name."""
+    parts: dict[str, Endpoint] = {}
+    for function in app.release.spec.functions:
+        endpoint = app.endpoints[function.name]
+        if function.cls is None:
+            parts[function.name] = endpoint
+        for method in function.cls.methods if function.cls is not None else ():
+            parts[f"{function.name}.{method.name}"] = MethodEndpoint(endpoint, method.name, called=called)
+    return parts
 
 
 def _settle(future: asyncio.Future[None]) -> None:
@@ -522,7 +552,7 @@ def _is_address(host: str) -> bool:
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
     hosts: dict[str, Endpoint] = {}
-    for name, endpoint in app.endpoints.items():
+    for name, endpoint in _parts(app, called=True).items():
         url = release.urls.get(name)
         target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
         for owner in (release.app_id, release.app_name):

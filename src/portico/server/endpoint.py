@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from portico.ingress.pages import INVALID_CALL
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
+from portico.model.errors import InvalidError
 from portico.model.policy import Scope
+from portico.model.spec import FunctionSpec
+from portico.server.pools import Pools, text_of, wrong_parameters
 from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
+from portico.wire.container import door_of
 
 
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
-    def __init__(self, supervisor: Supervisor, place: Scope, app_id: str, desk: Passage | None = None) -> None:
+    def __init__(self, supervisor: Supervisor | Pools, place: Scope, app_id: str, desk: Passage | None = None) -> None:
         """`desk` takes the requests that are to be stored."""
         self.supervisor = supervisor
         self.place = place
+        self._doors = _doors(supervisor.function)
         self.app_id = app_id
         self._desk = desk
         self._held: OrderedDict[Waiter, str] | None = None
@@ -39,11 +45,12 @@ class FunctionEndpoint:
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the current version, or a place in a queue."""
+        if self._doors and waiter.door not in self._doors:
+            return INVALID_CALL  # it has waited for a version that has this method no more
         if waiter.wants_desk and self._desk is not None:
             return self._desk.lease(waiter, input_id)
         if self._held is not None:
-            pool = self.supervisor.pool
-            if len(self._held) + pool.queued >= pool.queue_limit:
+            if not self.supervisor.has_room(len(self._held)):
                 return QUEUE_FULL
             self._held[waiter] = input_id
             return None
@@ -65,20 +72,61 @@ class FunctionEndpoint:
         for waiter, input_id in (held or {}).items():
             admit(self, waiter, input_id)
 
-    def switch(self, supervisor: Supervisor) -> Supervisor:
+    def switch(self, supervisor: Supervisor | Pools) -> Supervisor | Pools:
         """The next version takes over, with all who wait; returns the one before, which drains."""
         before, self.supervisor = self.supervisor, supervisor
+        self._doors = _doors(supervisor.function)
         for waiter, input_id in before.drain():
             admit(self, waiter, input_id)
         self.release()
         return before
 
-    def stop(self, refusal: Refusal) -> Supervisor:
+    def stop(self, refusal: Refusal) -> Supervisor | Pools:
         """The app has ended: those who wait are refused."""
         held, self._held = self._held, None
         for waiter, _ in [*(held or {}).items(), *self.supervisor.drain()]:
             waiter.refused(refusal)
         return self.supervisor
+
+
+class MethodEndpoint:
+    """A method of a class: its inputs go where all of the class go, and there to a socket of its own.
+
+    called: it is called by our own clients, whose queries have nothing but the class's parameters.
+    """
+
+    def __init__(self, cls: FunctionEndpoint, method: str, *, called: bool) -> None:
+        self._cls = cls
+        self._method = method
+        self._door = _door(cls.supervisor.function, method)
+        self._called = called
+
+    @property
+    def place(self) -> Scope:
+        """What policies know it by."""
+        return replace(self._cls.place, function=f"{self._cls.place.function}.{self._method}")
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the code asks for proxy auth."""
+        name = f"{self._cls.supervisor.function.name}.{self._method}"
+        parts = self._cls.supervisor.function.parts
+        return any(p.web is not None and p.web.requires_proxy_auth for p in parts if p.name == name)
+
+    def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
+        """A slot of the class's, or a place in its queue."""
+        function = self._cls.supervisor.function
+        if self._called and function.cls is not None:
+            try:
+                text_of(function.cls, waiter.target, alone=True)
+            except InvalidError as error:
+                return wrong_parameters(function, error)
+        waiter.door = self._door
+        return self._cls.lease(waiter, input_id)
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter waits no longer."""
+        self._cls.leave(waiter)
 
 
 class Unavailable:
@@ -98,7 +146,7 @@ class Unavailable:
 class HasUrl(Unavailable):
     """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
 
-    def __init__(self, function: FunctionEndpoint, url: str) -> None:
+    def __init__(self, function: Endpoint, url: str) -> None:
         super().__init__(Refusal(405, url, code="invalid"))
         self.function = function
 
@@ -147,6 +195,15 @@ class _PassageLease:
         """Nothing was held."""
 
     hold = cancel = broken = release
+
+
+def _doors(function: FunctionSpec) -> frozenset[str]:
+    return frozenset(_door(function, method.name) for method in function.cls.methods) if function.cls else frozenset()
+
+
+def _door(function: FunctionSpec, method: str) -> str:
+    """A program listens where it likes."""
+    return "" if function.program is not None else door_of(method)
 
 
 def admit(endpoint: Endpoint, waiter: Waiter, input_id: str) -> None:

@@ -10,6 +10,7 @@ from portico.core.scaling import changed
 from portico.model.errors import NotFoundError
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.endpoint import FunctionEndpoint
+from portico.server.supervisor import Supervisor
 
 
 class Functions:
@@ -48,23 +49,29 @@ class Functions:
             raise NotFoundError("There is no such function.")
         return endpoint
 
+    def _supervisor(self, target: Target) -> Supervisor:
+        supervisor = self._endpoint(target).supervisor
+        if isinstance(supervisor, Supervisor):
+            return supervisor
+        raise NotFoundError("There is no such function.")  # a class has many pools
+
     def _about(self, target: Target, what: str) -> dict[str, Any] | None:
         endpoint = self._endpoint(target)
         if what == "retries":
             policy = endpoint.supervisor.function.retries
             return None if policy is None else asdict(policy)
         if what == "stats":
-            counts = endpoint.counts
+            counts, supervisor = endpoint.counts, self._supervisor(target)
             return {
                 "backlog": counts.queued,
                 "num_total_runners": counts.starting + counts.ready,
                 "num_running_inputs": counts.running,
-                "input_headroom": endpoint.supervisor.room,
+                "input_headroom": supervisor.room,
             }
-        return asdict(endpoint.supervisor.wish)
+        return asdict(self._supervisor(target).wish)
 
     def _update(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
-        supervisor = self._endpoint(target).supervisor
+        supervisor = self._supervisor(target)
         supervisor.rescale(changed(supervisor.wish, settings))
         return asdict(supervisor.wish)
 

@@ -207,7 +207,7 @@ class Rollouts:
                 await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
             return False
         self.deployed.add(app.id)
-        names = [function.name for function in deployment.spec.functions]
+        names = [part.name for function in deployment.spec.functions for part in function.parts]
         hosts = [call_host(environment.name, owner, name) for owner in (app.id, app.name) for name in names]
         try:
             await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
@@ -351,9 +351,9 @@ class Rollouts:
     def _check(self, spec: AppSpec) -> None:
         for function in spec.functions:
             self._images.check(function.image)
+        for function in spec.web_functions:
             web = function.web
-            if web is None:
-                continue
+            assert web is not None
             if web.custom_domains:
                 raise UnsupportedError(f"{function.name}: custom_domains are not served by this version yet.")
 
@@ -460,9 +460,12 @@ class Rollouts:
         """Prove, commit on this loop, switch. Once the proof holds, nothing may come between commit and switch."""
         here = asyncio.get_running_loop()
 
+        parts = {function.name: [part.name for part in function.parts] for function in release.spec.functions}
+
         def on_ready(name: str) -> None:
-            event = FunctionState(name=name, state="ready", url=release.urls.get(name))
-            here.call_soon_threadsafe(emit, event)
+            for part in parts[name]:
+                event = FunctionState(name=part, state="ready", url=release.urls.get(part))
+                here.call_soon_threadsafe(emit, event)
 
         async def commit_there() -> None:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(commit(), here))

@@ -14,11 +14,13 @@ class Seat:
     """One attempt's place. `seated` has its lease, or why there is none; both belong to the control plane's loop."""
 
     wants_desk = False
+    target = b"/"
 
     def __init__(self, control: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]) -> None:
         self.seated: asyncio.Future[Lease | Refusal] = control.create_future()
         self._control = control
         self._on_timeout = on_timeout
+        self.door = ""
         self._endpoint: Endpoint | None = None
         self._input_id = ""
         self._left = False

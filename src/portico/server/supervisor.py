@@ -23,7 +23,7 @@ from portico.ingress.ports import Refusal, Waiter
 from portico.model.errors import Error, StartError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.ports import Container, ContainerStart, Engine, StartFailure
-from portico.model.spec import Autoscaler, FunctionSpec, WebKind
+from portico.model.spec import Autoscaler, FunctionSpec
 
 log = logging.getLogger("portico.supervisor")
 
@@ -135,7 +135,7 @@ class Supervisor:
         self._notify = notify
         self._loop = loop
         concurrency = self.function.concurrency
-        self.is_foreign = function.web is not None and function.web.kind is WebKind.WEB_SERVER
+        self.is_foreign = function.program is not None
         self._limits = limits
         self.wish = self.function.autoscaler
         self.autoscaler = _bounded(self.wish, limits)
@@ -207,6 +207,10 @@ class Supervisor:
     def in_use(self) -> bool:
         """Whether it has containers, or inputs that wait for one."""
         return bool(self._workers) or self.pool.queued > 0
+
+    def has_room(self, others: int) -> bool:
+        """Whether one more input may wait, next to those that wait here and to so many others."""
+        return self.pool.queued + others < self.pool.queue_limit
 
     def rouse(self) -> None:
         """Start a first container, so that the first input finds it."""

@@ -6,6 +6,8 @@ A packet has at most `MAX_PACKET` bytes. The end of the stream means that the ot
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from portico.model.spec import EntrySpec, FunctionSpec
@@ -23,6 +25,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     app_id: str
     app_name: str
     function: FunctionSpec
+    parameters: str | None = ""  # the canonical text of a class's parameters; None: load the class, make no instance
     entry: EntrySpec
     bundle_dir: str
     workdir: str
@@ -101,6 +104,11 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """Container -> server: this input has ended (answers Cancel, and responses marked with HELD_HEADER)."""
 
     input_id: str
+
+
+def door_of(method: str) -> str:
+    """What a method's socket has behind the container's address; a function, without a name here, has nothing."""
+    return f".{hashlib.sha256(method.encode()).hexdigest()[:6]}" if method else ""
 
 
 _encode = msgspec.json.Encoder().encode

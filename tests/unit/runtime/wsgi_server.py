@@ -70,7 +70,7 @@ class Served:
         )
         self._path = str(path)
         self._server = serve.Server(
-            web.build(spec, lambda: app),
+            {"": web.build(spec, lambda: app)},
             self._path,
             max_inputs=threads,
             done=self.done.put_nowait,

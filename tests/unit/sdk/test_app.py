@@ -271,14 +271,6 @@ def test_forgotten_parentheses():
     assert "forget the parentheses" in caught.value.hint
 
 
-def test_classes_are_not_there_yet():
-    """`@app.cls` and what belongs to it say that classes are not there."""
-    app = modal.App("seed")
-    for use in (app.cls, modal.enter, modal.exit, modal.method, modal.parameter):
-        with pytest.raises(UnsupportedError):
-            use()
-
-
 def test_same_name_twice():
     """Of two functions with one name the last one counts, and that is said."""
     app = modal.App("seed")

@@ -1,0 +1,459 @@
+"""Classes whose methods are called and answer requests: their life, their parameters, their versions."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.calls import ask_at_once, lines
+from tests.e2e.conftest import PATIENCE, Machine, wait_until
+
+APP = """
+import asyncio, os, time
+import modal
+
+app = modal.App("zoo")
+
+
+def note(text):
+    with open({journal!r}, "a") as journal:
+        print(text, file=journal)
+
+
+class Animal:
+    legs: int = modal.parameter(default=4)
+
+    @modal.enter()
+    def wake(self):
+        self.inputs = []
+        note(f"wake {{self.name}}")
+
+    @modal.method()
+    def tell(self, x=0):
+        self.inputs.append(x)
+        return self.name, self.legs, os.getpid()
+
+
+@app.cls(scaledown_window=2)
+@modal.concurrent(max_inputs=20)
+class Cat(Animal):
+    name: str = modal.parameter()
+
+    @modal.enter()
+    async def aopen(self):
+        self.queue = asyncio.Queue()
+        self.pump = asyncio.create_task(self.work())
+        note(f"open {{self.name}}")
+
+    async def work(self):
+        while True:
+            x, done = await self.queue.get()
+            done.set_result(x * x)
+
+    @modal.method()
+    async def square(self, x):
+        done = asyncio.get_running_loop().create_future()
+        await self.queue.put((x, done))
+        return await done
+
+    @modal.method()
+    def count(self, n):
+        yield from range(n)
+
+    @modal.method()
+    def others(self):
+        return self.tell.local("local"), self.tell("plain"), self.tell.remote("remote"), list(self.count.remote_gen(2))
+
+    @modal.method()
+    def heard(self):
+        return self.inputs
+
+    @modal.method()
+    def fail(self):
+        raise ValueError("no " + self.name)
+
+    @modal.fastapi_endpoint()
+    def web(self, x: int = 0):
+        self.inputs.append(x)
+        return {{"x": x, "name": self.name, "legs": self.legs, "pid": os.getpid()}}
+
+    @modal.fastapi_endpoint(method="POST")
+    async def post(self, body: dict):
+        return {{"body": body, "name": self.name, "square": await self.square.local(3)}}
+
+    @modal.exit()
+    async def aclose(self):
+        done = asyncio.get_running_loop().create_future()
+        await self.queue.put((4, done))
+        note(f"close {{self.name}} {{await done}}")
+
+    @modal.exit()
+    def sleep(self):
+        raise RuntimeError("cannot sleep")
+
+
+@app.cls(scaledown_window=2)
+class Plain:
+    @modal.enter()
+    def wake(self):
+        self.inputs = 0
+
+    @modal.asgi_app()
+    def asgi(self):
+        from fastapi import FastAPI, Request, WebSocket
+        web_app = FastAPI()
+
+        @web_app.get("/inputs")
+        def inputs():
+            self.inputs += 1
+            return self.inputs
+
+        @web_app.websocket("/ws")
+        async def ws(websocket: WebSocket):
+            await websocket.accept()
+            await websocket.send_text(await websocket.receive_text())
+
+        return web_app
+
+    @modal.wsgi_app()
+    def wsgi(self):
+        def web_app(environ, start_response):
+            self.inputs += 1
+            start_response("200 OK", [])
+            return [str(self.inputs).encode()]
+        return web_app
+
+
+@app.cls(scaledown_window=2)
+class Apps:
+    word: str = modal.parameter(default="none")
+
+    @modal.asgi_app()
+    def asgi(self):
+        from fastapi import FastAPI, Request, WebSocket
+        web_app = FastAPI()
+
+        @web_app.get("/query")
+        def query(request: Request):
+            return [self.word, str(request.query_params)]
+
+        @web_app.websocket("/ws")
+        async def ws(websocket: WebSocket):
+            await websocket.accept()
+            await websocket.send_text(self.word + " " + str(websocket.query_params))
+
+        return web_app
+
+    @modal.wsgi_app()
+    def wsgi(self):
+        def web_app(environ, start_response):
+            start_response("200 OK", [])
+            return [(self.word + " " + environ["QUERY_STRING"]).encode()]
+        return web_app
+
+
+@app.cls(scaledown_window=2)
+class Program:
+    word: str = modal.parameter(default="none")
+
+    @modal.enter()
+    async def prepare(self):
+        self.page = "page of " + self.word
+
+    @modal.web_server(8000, startup_timeout=30)
+    def serve(self):
+        import subprocess, sys
+        code = (
+            "import http.server, sys\\n"
+            "class H(http.server.BaseHTTPRequestHandler):\\n"
+            "    def do_GET(self):\\n"
+            "        self.send_response(200); self.end_headers(); self.wfile.write(sys.argv[1].encode())\\n"
+            "http.server.HTTPServer(('0.0.0.0', 8000), H).serve_forever()\\n"
+        )
+        subprocess.Popen([sys.executable, "-c", code, self.page])
+
+    @modal.exit()
+    def close(self):
+        note(f"close {{self.page}}")
+"""
+
+SCRIPT = """
+import asyncio, json, sys
+import portico as modal
+from portico.exception import Error
+
+Cat = modal.Cls.from_name("zoo", "Cat")
+
+
+def outcome(work):
+    try:
+        return work()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+async def aio(cat):
+    return [await cat.square.remote.aio(3), [i async for i in cat.count.remote_gen.aio(2)],
+            [i async for i in cat.square.map.aio(range(3))]]
+
+print(json.dumps(eval(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def journal(shared: Machine) -> Path:
+    """What the classes have written."""
+    return shared.folder.parent / "journal"
+
+
+@pytest.fixture(scope="module")
+def zoo(shared: Machine, journal: Path) -> dict[str, str]:
+    """The URLs of the methods."""
+    shared.write("zoo.py", APP.format(journal=str(journal)))
+    return shared.deploy("zoo.py")
+
+
+def door(machine: Machine) -> socket.socket:
+    """A connection to the server."""
+    return socket.create_connection(("127.0.0.1", machine.port), timeout=PATIENCE)
+
+
+def ask(machine: Machine, expression: str) -> object:
+    """What an expression is in a script beside the server."""
+    command = [sys.executable, "-c", SCRIPT, expression]
+    done = subprocess.run(command, env=machine.env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_methods_have_urls_of_their_own(zoo: dict[str, str]) -> None:
+    """Made of the names of app, class and method."""
+    assert sorted(zoo) == ["Apps.asgi", "Apps.wsgi", "Cat.post", "Cat.web", "Plain.asgi", "Plain.wsgi", "Program.serve"]
+    assert zoo["Cat.web"].startswith("http://acme--zoo-cat-web.localhost:")
+
+
+def test_parameters_are_query_parameters(shared: Machine, zoo: dict[str, str]) -> None:
+    """Typed, with defaults, and not for the handler; each set of values has a container of its own."""
+    tom, tim = shared.request(zoo["Cat.web"] + "/?name=tom&x=5"), shared.request(zoo["Cat.web"] + "/?name=tim&legs=3")
+    assert isinstance(tom.json, dict)
+    assert isinstance(tim.json, dict)
+    assert {**tom.json, "pid": 0} == {"x": 5, "name": "tom", "legs": 4, "pid": 0}
+    assert {**tim.json, "pid": 0} == {"x": 0, "name": "tim", "legs": 3, "pid": 0}
+    assert tom.json["pid"] != tim.json["pid"]
+    again = shared.request(zoo["Cat.web"] + "/?legs=4&x=6&name=tom")
+    assert again.json == {**tom.json, "x": 6}
+    posted = shared.request(zoo["Cat.post"] + "/?name=tom", "POST", body=b'{"a": 1}')
+    assert posted.json == {"body": {"a": 1}, "name": "tom", "square": 9}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("", 400, "modal-http: Cat: the parameter 'name' is missing"),
+        ("?name=tom&legs=four", 400, "modal-http: Cat: the parameter 'legs' is not a whole number"),
+        ("?name=tom&x=five", 422, "valid integer"),
+    ],
+)
+def test_wrong_parameters_are_refused(shared: Machine, zoo: dict[str, str], query: str, status: int, said: str) -> None:
+    """Those of the class by the server, those of the handler by FastAPI."""
+    answer = shared.request(f"{zoo['Cat.web']}/{query}")
+    assert answer.status == status
+    assert said in answer.text
+
+
+def test_methods_are_called_by_name(shared: Machine, zoo: dict[str, str]) -> None:
+    """From a script: in all the ways in which functions are called."""
+    expression = """[
+        Cat(name="Sue").tell.remote()[:2], Cat(name="Sue", legs=2).tell.remote()[:2],
+        list(Cat(name="Sue").count.remote_gen(3)), list(Cat(name="Sue").square.map(range(4))),
+        list(Cat(name="Sue").square.starmap([(5,)])), Cat(name="Sue").square.for_each(range(3)),
+        asyncio.run(aio(Cat(name="Sue"))),
+    ]"""
+    expected = [["Sue", 4], ["Sue", 2], [0, 1, 2], [0, 1, 4, 9], [25], None, [9, [0, 1], [0, 1, 4]]]
+    assert ask(shared, expression) == expected
+
+
+def test_calls_that_go_wrong_say_why(shared: Machine, zoo: dict[str, str]) -> None:
+    """Parameters, methods, classes, and what a method raises."""
+    expression = """[outcome(work) for work in (
+        lambda: Cat().tell.remote(), lambda: Cat(name="a", colour="red").tell.remote(),
+        lambda: Cat(name="a").nothing.remote(), lambda: modal.Cls.from_name("zoo", "Dog")().bark.remote(),
+        lambda: Cat(name="Joe").fail.remote(), lambda: Cat(name="a").web.remote(),
+        lambda: modal.Cls.from_name("zoo", "Plain")(size=3).asgi.get_web_url(),
+    )]"""
+    answers = ask(shared, expression)
+    assert answers == [
+        ["InvalidError", "Cat: the parameter 'name' is missing: text in UTF-8"],
+        ["InvalidError", "Cat: there is no parameter 'colour'"],
+        ["NotFoundError", "There is no function 'Cat.nothing' in the app 'zoo'."],
+        ["NotFoundError", "There is no function 'Dog.bark' in the app 'zoo'."],
+        ["ValueError", "no Joe"],
+        [
+            "InvalidError",
+            "A webhook function cannot be invoked for remote execution with `.remote`. Invoke this function via its "
+            f"web url {zoo['Cat.web']!r} or call it locally: Cat.web.local()",
+        ],
+        zoo["Plain.asgi"],
+    ]
+
+
+def test_all_methods_share_one_object(shared: Machine, zoo: dict[str, str]) -> None:
+    """A request and a call of the same parameters find it; other methods are its own, and remote ones its pool's."""
+    assert shared.request(zoo["Cat.web"] + "/?name=Ann&x=7").status == 200
+    others = ask(shared, 'Cat(name="Ann").others.remote()')
+    assert isinstance(others, list)
+    assert others[0] == others[1] == others[2]
+    assert others[3] == [0, 1]
+    assert ask(shared, 'Cat(name="Ann").heard.remote()') == [7, "local", "plain", "remote"]
+
+
+def test_a_container_enters_once_and_exits(shared: Machine, zoo: dict[str, str], journal: Path) -> None:
+    """Those of the base first, before the first input; at scale-down on the loop that the methods ran on."""
+    ask_at_once(shared, [f"{zoo['Cat.web']}/?name=Ivy&x={n}" for n in range(10)])
+
+    def said() -> list[str]:
+        return [line for line in lines(journal) if "Ivy" in line]
+
+    wait_until(lambda: len(said()) == 3, "it is closed")
+    assert said() == ["wake Ivy", "open Ivy", "close Ivy 16"]
+    logs = shared.run("app", "logs", "zoo", "--tail", "1000").stdout
+    assert "RuntimeError: cannot sleep" in logs
+
+
+def test_apps_as_methods(shared: Machine, zoo: dict[str, str]) -> None:
+    """ASGI and WSGI, side by side on one object, and WebSockets."""
+    answers = [shared.request(zoo["Plain.asgi"] + "/inputs").text, shared.request(zoo["Plain.wsgi"] + "/x").text]
+    assert answers == ["1", "2"]
+    with connect(zoo["Plain.asgi"].replace("http", "ws") + "/ws", sock=door(shared)) as websocket:
+        websocket.send("hello")
+        assert websocket.recv() == "hello"
+
+
+def test_apps_do_not_see_the_parameters(shared: Machine, zoo: dict[str, str]) -> None:
+    """Only the rest of the query, over HTTP and over WebSockets."""
+    assert shared.request(zoo["Apps.asgi"] + "/query?a=1&word=egg&b=%2F").json == ["egg", "a=1&b=%2F"]
+    assert shared.request(zoo["Apps.wsgi"] + "/query?word=egg&b=%2F").text == "egg b=%2F"
+    assert shared.request(zoo["Apps.wsgi"] + "/query").text == "none "
+    url = zoo["Apps.asgi"].replace("http", "ws") + "/ws?c=2&word=nut"
+    with connect(url, sock=door(shared)) as websocket:
+        assert websocket.recv() == "nut c=2"
+
+
+def test_a_program_as_a_method(shared: Machine, zoo: dict[str, str], journal: Path) -> None:
+    """What happens before the first input comes before the program, what happens after the last one after it."""
+    assert shared.request(zoo["Program.serve"] + "/?word=hay").text == "page of hay"
+    assert shared.request(zoo["Program.serve"] + "/x").text == "page of none"
+    wait_until(lambda: "close page of hay" in lines(journal), "it is closed")
+
+
+def test_methods_can_be_run(shared: Machine, zoo: dict[str, str]) -> None:
+    """`portico run FILE::Class.method`: the parameters of the class are options too."""
+    done = shared.run("run", "-q", "zoo.py::Cat.tell", "--name", "Max", "--legs", "3")
+    assert done.stdout == ""
+    told = shared.run("run", "-q", "zoo.py::app.Cat.fail", "--name", "Max", code=1)
+    assert "ValueError: no Max" in told.stderr
+    told = shared.run("run", "zoo.py::Cat.tell", code=2)
+    assert "--name" in told.stderr
+    assert "Cat.tell" in shared.run("run", "zoo.py", code=1).stderr
+
+
+FAILING = """
+import modal
+
+app = modal.App("failing")
+
+
+@app.cls()
+class Model:
+    {parameter}
+
+    @modal.enter()
+    def load(self):
+        raise ValueError("no weights")
+
+    @modal.method()
+    def f(self):
+        return 1
+"""
+
+
+def test_a_failing_enter_is_a_failed_container(shared: Machine) -> None:
+    """A deploy shows the traceback; where the values are not known before, whoever calls hears the cause."""
+    shared.write("failing.py", FAILING.format(parameter=""))
+    told = shared.run("deploy", "failing.py", code=1).stderr
+    assert "ValueError: no weights" in told
+    assert 'line 13, in load\n    raise ValueError("no weights")' in told
+    shared.write("failing.py", FAILING.format(parameter="x: int = modal.parameter()"))
+    shared.deploy("failing.py")
+    said = ask(shared, 'outcome(lambda: modal.Cls.from_name("failing", "Model")(x=1).f.remote())')
+    assert said == ["StartError", "Model.f: a container could not start: ValueError: no weights"]
+    shared.run("app", "stop", "failing", "--yes")
+
+
+VERSIONS = """
+import modal
+
+app = modal.App("versions")
+
+
+@app.cls({options})
+class Model:
+    size: int = modal.parameter(default=3)
+
+    @modal.fastapi_endpoint()
+    def web(self):
+        return [{word!r}, self.size]
+
+    {more}
+"""
+MORE = """@modal.method()
+    def before(self):
+        return 1
+
+    @modal.fastapi_endpoint()
+    def added(self):
+        return "added"
+"""
+
+
+def test_a_served_class_is_reloaded(shared: Machine) -> None:
+    """Its objects are new ones, also those with parameters; methods come and go."""
+    shared.write("versions.py", VERSIONS.format(word="one", more="", options=""))
+    process = shared.start("serve", "versions.py")
+    url = process.until(r"^http://.*-web-dev\S*")[0]
+    process.until("Serving")
+    assert [shared.request(url + query).json for query in ("/", "/?size=7")] == [["one", 3], ["one", 7]]
+    shared.write("versions.py", VERSIONS.format(word="two", more=MORE, options=""))
+    process.until("Reloaded")
+    assert [shared.request(url + query).json for query in ("/", "/?size=7")] == [["two", 3], ["two", 7]]
+    assert shared.request(url.replace("-web-", "-added-")).json == "added"
+    shared.write("versions.py", VERSIONS.format(word="three", more="", options=""))
+    process.until("Reloaded")
+    assert shared.request(url + "/?size=7").json == ["three", 7]
+    assert shared.request(url.replace("-web-", "-added-")).status == 404
+    assert process.interrupt() == 0
+
+
+def test_a_class_survives_its_server_and_goes_back(machine: Machine) -> None:
+    """A restart brings it up again, a rollback its earlier version; at the server's end its exits run."""
+    journal = machine.folder.parent / "journal"
+    bye = f"@modal.exit()\n    def bye(self):\n        open({str(journal)!r}, 'a').write(f'bye {{self.size}}\\n')"
+    machine.write("versions.py", VERSIONS.format(word="one", more=bye, options="min_containers=1"))
+    url = machine.deploy("versions.py")["Model.web"]
+    machine.write("versions.py", VERSIONS.format(word="two", more=MORE, options=""))
+    machine.deploy("versions.py")
+    assert machine.request(url + "/?size=7").json == ["two", 7]
+    machine.run("down", "--yes")
+    machine.up()
+    assert machine.request(url + "/?size=7").json == ["two", 7]
+    machine.run("app", "rollback", "versions", "--yes")
+    assert machine.request(url + "/?size=7").json == ["one", 7]
+    wait_until(lambda: lines(journal) == ["bye 3"], "the container of the replaced version is gone")
+    machine.run("down", "--yes")
+    assert sorted(lines(journal)) == ["bye 3", "bye 3", "bye 7"]
