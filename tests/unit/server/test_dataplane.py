@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portico.engines.fake import FakeEngine
-from portico.ingress.ports import Endpoint, Refusal
+from portico.ingress.ports import Refusal, Route
 from portico.model.errors import ConflictError
 from portico.model.ports import BuiltImage
 from portico.model.spec import AppSpec, EntrySpec, FunctionSpec, WebKind, WebSpec
@@ -17,22 +17,30 @@ from portico.server.dataplane import Bridge, DataPlane, Release, Sockets
 
 
 class Asked:
-    """A waiter that records what it hears."""
+    """A waiter that records what it hears, and goes where it is moved."""
 
     wants_desk = False
 
     def __init__(self) -> None:
         self.granted = lambda lease: self.heard.append("granted")
         self.refused = lambda refusal: self.heard.append(refusal)
-        self.moved = lambda endpoint: self.heard.append("moved")
         self.heard: list[object] = []
 
+    def moved(self, target: Route | Refusal) -> None:
+        if isinstance(target, Refusal):
+            self.heard.append(target)
+            return
+        self.heard.append("moved")
+        answer = target.endpoint.lease(self, f"in-{id(self)}")  # type: ignore[arg-type]
+        if answer is not None:
+            self.heard.append(answer)
 
-def ask(target: Endpoint | Refusal) -> Asked:
+
+def ask(target: Route | Refusal) -> Asked:
     """An input that waits there."""
     asked = Asked()
     assert not isinstance(target, Refusal)
-    assert target.lease(asked, f"in-{id(asked)}") is None  # type: ignore[arg-type]
+    assert target.endpoint.lease(asked, f"in-{id(asked)}") is None  # type: ignore[arg-type]
     return asked
 
 
