@@ -107,6 +107,60 @@ def test_a_browsers_question_passes(shared: Machine) -> None:
     assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://page.test")
 
 
+SOCKET = """
+import modal
+
+app = modal.App("wired")
+
+@app.function()
+@modal.asgi_app(requires_proxy_auth=True)
+def web():
+    from fastapi import FastAPI, WebSocket
+    web = FastAPI()
+
+    @web.websocket("/")
+    async def tell(socket: WebSocket):
+        await socket.accept()
+        await socket.send_text(", ".join(sorted(socket.headers)))
+
+    return web
+"""
+
+
+def test_a_websocket_needs_a_token(shared: Machine) -> None:
+    """It is refused before it becomes one; with a token it opens, and the app does not see it."""
+    shared.write("wired.py", SOCKET)
+    url = shared.deploy("wired.py")["web"]
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    host = url.partition("//")[2]
+
+    def open_socket(more: dict[str, str]) -> bytes:
+        lines = [f"{name}: {value}" for name, value in (upgrade | more).items()]
+        request = "\r\n".join(["GET / HTTP/1.1", f"Host: {host}", *lines, "", ""])
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as connection:
+            connection.sendall(request.encode())
+            answer = b""
+            while b"user-agent" not in answer and b"authorization" not in answer and b"host" not in answer:
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                answer += piece
+        return answer
+
+    refused = open_socket({})
+    assert refused.startswith(b"HTTP/1.1 401 ")
+    assert MISSING[1].encode() in refused
+    opened = open_socket(a_token(shared))
+    assert opened.startswith(b"HTTP/1.1 101 ")
+    assert b"host" in opened
+    assert b"modal-" not in opened
+
+
 def test_a_revoked_token_stops_at_once(shared: Machine) -> None:
     """Also on a connection that it has opened, and for good."""
     url = deploy(shared, "revoked")["closed"]
@@ -121,12 +175,12 @@ def test_a_revoked_token_stops_at_once(shared: Machine) -> None:
 def test_a_token_expires(shared: Machine) -> None:
     """By itself; the list says when."""
     url = deploy(shared, "expiring")["closed"]
-    token = a_token(shared, "--expires-in", "3s")
+    token = a_token(shared, "--expires-in", "5s")
     assert post(shared, url, token)[0] == 200
     (info,) = [
         t for t in json.loads(shared.run("proxy-token", "list", "--json").stdout) if t["id"] == token["Modal-Key"]
     ]
-    assert info["expires_at"] == pytest.approx(info["created_at"] + 3)
+    assert info["expires_at"] == pytest.approx(info["created_at"] + 5)
     wait_until(lambda: post(shared, url, token) == INVALID, "it has expired")
 
 
@@ -238,6 +292,21 @@ def test_bad_input_is_refused(shared: Machine, arguments: list[str], code: int) 
     assert shared.run("workspace", "settings", "--json").stdout == before
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PORTICO_RATE_LIMIT", "many", "PORTICO_RATE_LIMIT is a number of requests a second, or off"),
+        ("PORTICO_SECRET_KEY", "too short", "PORTICO_SECRET_KEY is not a key: 32 bytes in base64"),
+    ],
+)
+def test_a_bad_variable_stops_the_start(machine: Machine, variable: str, value: str, said: str) -> None:
+    """With its name, and what it should be; nothing of the value of a key."""
+    machine.env[variable] = value
+    failed = machine.run("up", code=1)
+    assert said in failed.stderr
+    assert variable == "PORTICO_RATE_LIMIT" or value not in failed.stderr
+
+
 def test_the_rate_limit_holds_under_overload(machine: Machine) -> None:
     """What passes is the burst and the rate's worth, to 1 %; each refusal says when to come again."""
     machine.env["PORTICO_RATE_LIMIT"] = "40"
@@ -313,3 +382,33 @@ def test_a_body_over_the_limit_is_refused(shared: Machine) -> None:
     whole = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 100
     assert parse(shared.raw(whole + b"0\r\n\r\n")).json["size"] == 102_400
     assert parse(shared.raw(whole + b"1\r\nx\r\n")).status == 413
+
+
+def test_a_method_of_a_class_is_protected_like_a_function(shared: Machine) -> None:
+    """By its decorator, method by method; `Class.method` is what settings and scopes know it by."""
+    shared.write(
+        "protcls.py",
+        """
+import modal
+
+app = modal.App("protcls")
+
+@app.cls()
+class Egg:
+    @modal.fastapi_endpoint(requires_proxy_auth=True)
+    def closed(self):
+        return "closed"
+
+    @modal.fastapi_endpoint()
+    def opened(self):
+        return "opened"
+""",
+    )
+    urls = shared.deploy("protcls.py")
+    assert shared.request(urls["Egg.opened"]).status == 200
+    refused = shared.request(urls["Egg.closed"])
+    assert (refused.status, refused.text) == MISSING
+    token = a_token(shared)
+    assert shared.request(urls["Egg.closed"], headers=token).json == "closed"
+    shared.run("workspace", "set", "require-proxy-auth", "on", "--app", "protcls", "--function", "Egg.opened")
+    assert shared.request(urls["Egg.opened"]).status == 401

@@ -146,7 +146,7 @@ def test_app_list_shows_what_is_deployed_and_served(shared: Machine) -> None:
     assert isinstance(apps, list)
     assert {("listed", "deployed"), ("shown", "ephemeral")} <= {(app["name"], app["state"]) for app in apps}
     head, *rows = shared.run("app", "list").stdout.splitlines()
-    assert head.split() == ["NAME", "STATE", "VERSION", "FUNCTIONS", "CREATED", "ID"]
+    assert head.split() == ["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY", "AUTH", "CREATED", "ID"]
     assert any(row.split()[:3] == ["listed", "deployed", "1"] for row in rows)
     process.interrupt()
 
@@ -157,7 +157,8 @@ def test_app_info_shows_functions_urls_and_containers(shared: Machine) -> None:
     assert shared.request(url).status == 200
     info = as_json(shared, "app", "info", "described")
     assert isinstance(info, dict)
-    assert info["functions"] == [{"name": "f", "url": url, "containers": 1, "running": 0, "queued": 0}]
+    counts = {"containers": 1, "running": 0, "queued": 0}
+    assert info["functions"] == [{"name": "f", "url": url, "protected": False} | counts]
     assert as_json(shared, "app", "info", info["id"]) == info
     assert url in shared.run("app", "info", "described").stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import sha256
@@ -45,9 +46,10 @@ _NOBODY = ProxyToken("", bytes(32))  # what an unknown id is compared with, so t
 
 
 class ProxyTokens:
-    """All that are valid, by id."""
+    """All that are valid, by id. `on_use` is told of the first use since somebody has asked for the uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_use: Callable[[], None] = lambda: None) -> None:
+        self._on_use = on_use
         self._tokens: dict[str, ProxyToken] = {}
         self._used: dict[str, float] = {}
 
@@ -70,6 +72,8 @@ class ProxyTokens:
             return Verdict.INVALID, token
         if not token.reaches(endpoint):
             return Verdict.ELSEWHERE, token
+        if not self._used:
+            self._on_use()
         self._used[token.id] = at
         return Verdict.VALID, token
 

@@ -28,9 +28,14 @@ class Admission:
     """
 
     def __init__(
-        self, rate_limit: float | None, *, now: Callable[[], float], wall: Callable[[], float] = time.time
+        self,
+        rate_limit: float | None,
+        *,
+        now: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        on_token_use: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tokens = ProxyTokens()
+        self.tokens = ProxyTokens(on_token_use)
         self._rate_limit = rate_limit
         self._now = now
         self._wall = wall

@@ -160,6 +160,7 @@ class ControlPlane:
         try:
             assert self._calls is not None
             await self._calls.begin()
+            outside.data.on_tokens_used = lambda: self._save_uses(admission)
             await admission.load()  # before there is a route that it protects
             await rollouts.boot()
             await self._calls.booted(rollouts.deployed)
@@ -170,6 +171,10 @@ class ControlPlane:
             outside.on_booted(StateError("The deployed apps could not be brought up.", hint="See the server's log."))
         else:
             outside.on_booted(None)
+
+    def _save_uses(self, admission: AdmissionControl) -> None:
+        """On the main thread's loop."""
+        asyncio.run_coroutine_threadsafe(admission.save(), self.loop)
 
     async def _listen(self, app: object, path: Path) -> None:
         """Serve an ASGI application on a Unix socket, with uvicorn's protocol and without its once-a-tick main loop."""

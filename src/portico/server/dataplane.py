@@ -40,6 +40,7 @@ METHOD_NOT_TAKEN: Final = Refusal(
 )
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
+TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -211,7 +212,8 @@ class DataPlane:
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
-        self._admission = Admission(rate_limit, now=self._loop.time)
+        self.on_tokens_used: Callable[[], None] = lambda: None  # some time after a use of a proxy token
+        self._admission = Admission(rate_limit, now=self._loop.time, on_token_use=self._token_used)
         self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 
@@ -505,6 +507,9 @@ class DataPlane:
                 gate.open(self.find(f"{label}.{self._domain}"))
             for host, gate in waiting.hosts.items():
                 gate.open(self.calls.find(host))
+
+    def _token_used(self) -> None:
+        self._loop.call_later(TELL_USES_AFTER, self.on_tokens_used)
 
     def _keep_templates(self) -> None:
         """Have the template of each image that a live app uses, so that every start is a fork."""

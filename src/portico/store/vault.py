@@ -6,7 +6,6 @@ Law: a sealed text is bound to its identity (table, column, key of its row). Mov
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from pathlib import Path
 from typing import Final
@@ -42,7 +41,7 @@ class Vault:
         try:
             data = base64.b64decode(sealed, validate=True)
             return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bytes(identity)).decode()
-        except (InvalidTag, ValueError):  # also binascii.Error
+        except (InvalidTag, ValueError):
             raise StateError(
                 f"A sealed entry of the database ({' '.join(identity)}) does not open with this server's secret key.",
                 hint="Was it changed, or copied from somewhere else?",
@@ -93,7 +92,7 @@ def _make(place: Path) -> bytes:
 def _decoded(text: str, source: str) -> bytes:
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
         raise StateError(

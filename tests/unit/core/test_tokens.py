@@ -64,11 +64,15 @@ def test_a_removed_one_is_nobodys() -> None:
 
 
 def test_uses_are_told_once() -> None:
-    """The last time of each token that has passed since one has asked."""
-    tokens = ProxyTokens()
+    """The last time of each token that has passed since one has asked; the first of them is announced."""
+    announced: list[str] = []
+    tokens = ProxyTokens(lambda: announced.append("use"))
     tokens.put(a_token())
     for at in (100.0, 101.0):
         tokens.check(b"wk-1", b"ws-1", HERE, at)
     tokens.check(b"wk-1", b"wrong", HERE, 102.0)
     assert tokens.take_used() == {"wk-1": 101.0}
     assert tokens.take_used() == {}
+    assert announced == ["use"]
+    tokens.check(b"wk-1", b"ws-1", HERE, 103.0)
+    assert announced == ["use", "use"]

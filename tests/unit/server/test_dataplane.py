@@ -17,7 +17,7 @@ from portico.server.dataplane import Bridge, DataPlane, Release, Sockets
 
 
 class Asked:
-    """A waiter that records what it hears."""
+    """A waiter that records what it hears, and goes where it is moved."""
 
     wants_desk = False
 
@@ -27,14 +27,13 @@ class Asked:
         self.heard: list[object] = []
 
     def moved(self, target: Route | Refusal) -> None:
-        """It asks where its host leads now."""
         if isinstance(target, Refusal):
             self.heard.append(target)
-        else:
-            self.heard.append("moved")
-            answer = target.endpoint.lease(self, f"in-{id(self)}")  # type: ignore[arg-type]
-            if isinstance(answer, Refusal):
-                self.heard.append(answer)
+            return
+        self.heard.append("moved")
+        answer = target.endpoint.lease(self, f"in-{id(self)}")  # type: ignore[arg-type]
+        if answer is not None:
+            self.heard.append(answer)
 
 
 def ask(target: Route | Refusal) -> Asked:

@@ -11,6 +11,7 @@ import pytest
 from portico.engines.fake import FakeEngine
 from portico.ingress.ports import Lease, Refusal
 from portico.model.errors import StartError
+from portico.model.policy import Scope
 from portico.model.ports import BuiltImage, ContainerStart, StartFailure
 from portico.model.spec import (
     Autoscaler,
@@ -71,7 +72,7 @@ class Bench:
         self.folder = folder
         self._numbers = itertools.count()
         self.pools = self.new(spec)
-        self.endpoint = FunctionEndpoint(self.pools, "ap-1")
+        self.endpoint = FunctionEndpoint(self.pools, Scope(), "ap-1")
         self.method = MethodEndpoint(self.endpoint, "f", called=False)
 
     def new(self, spec: FunctionSpec) -> Pools:
