@@ -415,3 +415,12 @@ async def test_a_server_that_ends_redirects_nobody(scene: Scene) -> None:
     assert await scene.house.endpoint.ends.get() == "release"
     await closing
     assert await scene.house.endpoint.ends.get() == "cancel"
+
+
+async def test_a_connection_that_stays_idle_is_closed(scene: Scene) -> None:
+    """After a redirection as after any answer."""
+    client = await scene.ask()
+    scene.pass_time()
+    path_of(await client.head())
+    scene.pass_time()
+    assert await client.rest() == b""
