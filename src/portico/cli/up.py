@@ -36,6 +36,12 @@ from portico.server.main import ServerOptions, run
     metavar="SIZE",
     help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
 )
+@click.option(
+    "--redirect-after",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="Send clients of longer requests to the URL of the result (303). Default: PORTICO_REDIRECT_AFTER, or never.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
@@ -48,6 +54,7 @@ def up(
     max_containers: int | None,
     trusted_proxies: str | None,
     max_websocket_message: str | None,
+    redirect_after: int | None,
     listen: str | None,
     systemd: bool,
     ready_fd: int | None,
@@ -65,6 +72,8 @@ def up(
         settings = replace(settings, trusted_proxies=trusted_proxies).validate()
     if max_websocket_message is not None:
         settings = replace(settings, max_websocket_message=max_websocket_message).validate()
+    if redirect_after is not None:
+        settings = replace(settings, redirect_after=redirect_after)
     if listen is not None:
         settings = _listening(settings, listen)
     terminal = Terminal.standard()
