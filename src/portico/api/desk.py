@@ -69,7 +69,8 @@ async def _answer(request: Request, calls: CallService, functions: FunctionServi
         if target.is_generator:
             raise InvalidError("A generator function cannot be called with `.spawn(...)`.")
         head, client = request_head(request.scope)
-        return _value(await calls.accept((target.app_id, target.function), head, client, body_of(request)))
+        key = target.key(request.scope["query_string"], alone=True)
+        return _value(await calls.accept(key, head, client, body_of(request)))
     raise NotFoundError(f"Nothing answers at {verb[1]}.")
 
 

@@ -34,10 +34,6 @@ class Method(Function[P, R]):
     """A method of an instance. Within the class's own code it can also be called as it is."""
 
     within = False
-    _retries = None
-
-    spawn = property(lambda self: _no_spawn("spawn"))
-    spawn_map = property(lambda self: _no_spawn("spawn_map"))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.within:
@@ -292,10 +288,6 @@ def _rebuild(module: str, name: str, app_name: str | None, environment: str | No
     cls = getattr(sys.modules.get(module), name, None)
     definition = cls._definition if isinstance(cls, Cls) else None
     return Obj(name, app_name, environment, text) if definition is None else _LocalObj(definition, text)
-
-
-def _no_spawn(verb: str) -> NoReturn:
-    raise refusal(f"{verb} of a method", hint="Spawn a function that calls the method.")
 
 
 def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:

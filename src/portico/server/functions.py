@@ -9,7 +9,7 @@ from portico.api.services import Target
 from portico.core.scaling import changed
 from portico.model.errors import NotFoundError
 from portico.server.dataplane import Bridge, DataPlane
-from portico.server.endpoint import FunctionEndpoint
+from portico.server.endpoint import FunctionEndpoint, MethodEndpoint
 from portico.server.supervisor import Supervisor
 
 
@@ -43,7 +43,7 @@ class Functions:
     def _find_web(self, host: str) -> Target:
         return _target(self._data.requested_at(host))
 
-    def _endpoint(self, target: Target) -> FunctionEndpoint:
+    def _endpoint(self, target: Target) -> FunctionEndpoint | MethodEndpoint:
         endpoint = self._data.endpoint(target.app_id, target.function)
         if endpoint is None:
             raise NotFoundError("There is no such function.")
@@ -58,7 +58,7 @@ class Functions:
     def _about(self, target: Target, what: str) -> dict[str, Any] | None:
         endpoint = self._endpoint(target)
         if what == "retries":
-            policy = endpoint.supervisor.function.retries
+            policy = endpoint.function.retries
             return None if policy is None else asdict(policy)
         if what == "stats":
             counts, supervisor = endpoint.counts, self._supervisor(target)
@@ -76,8 +76,8 @@ class Functions:
         return asdict(supervisor.wish)
 
 
-def _target(endpoint: FunctionEndpoint | None) -> Target:
+def _target(endpoint: FunctionEndpoint | MethodEndpoint | None) -> Target:
     if endpoint is None:
         raise NotFoundError("There is no such function.")
-    function = endpoint.supervisor.function
-    return Target(endpoint.app_id, function.name, function.is_generator)
+    function = endpoint.function
+    return Target(endpoint.app_id, function.name, function.is_generator, endpoint.supervisor.function.cls)

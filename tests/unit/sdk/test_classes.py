@@ -387,14 +387,6 @@ def test_methods_are_no_functions():
         modal.App("seed").function()(modal.method()(f))
 
 
-@pytest.mark.parametrize("verb", ["spawn", "spawn_map"])
-def test_methods_are_not_spawned_yet(verb):
-    """They say so, with a way around."""
-    for cls in (cls_of(Base)[1], modal.Cls.from_name("app", "Base")):
-        with pytest.raises(UnsupportedError, match=f"{verb} of a method"):
-            getattr(cls().inherited, verb)()
-
-
 @pytest.mark.parametrize("name", ["with_options", "with_concurrency", "with_batching"])
 def test_variants_are_not_there_yet(name):
     """They say so."""
