@@ -31,6 +31,7 @@ log = logging.getLogger("portico.durable")
 
 SWEEP: Final = 3600.0  # seconds between removals of old results
 _SWEPT: Final = 500  # of them in one transaction
+_BREATH: Final = 0.5  # seconds until a call whose container was gone before it came asks for another one
 
 
 Key = tuple[str, str]  # app id, and the function's name or the line of it, see core/durable.py
@@ -431,6 +432,7 @@ class DurableCalls:
         """No container has seen it: it is as before."""
         await self._journal.write(change)
         job.call = replace(job.call, state=CallState.QUEUED, attempts=change.attempts, not_before=None)
+        await asyncio.sleep(_BREATH)  # containers that die as soon as they are ready must not spin
         self._queue(job.key).line.again(job)
 
     async def _finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:
