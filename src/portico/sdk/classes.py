@@ -11,6 +11,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from portico.model import parameters
 from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.naming import door_of
 from portico.model.spec import ClassSpec, FunctionSpec, MethodSpec, WebKind
 from portico.sdk.absent import refusal
 from portico.sdk.functions import Function
@@ -313,7 +314,21 @@ def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:
             f"{cls.__name__}.{servers[0]} is a `@modal.web_server`: a class with one can have no other methods.",
             hint="Put the others into a class of their own.",
         )
+    _check_doors(cls.__name__, [method.name for method in methods])
     return ClassSpec(methods=methods, parameters=parameters_of(cls))
+
+
+def _check_doors(cls: str, methods: list[str]) -> None:
+    if len(methods) < 2:
+        return  # as most classes: without a hash
+    taken: dict[str, str] = {}
+    for name in methods:
+        other = taken.setdefault(door_of(name), name)
+        if other != name:
+            raise InvalidError(
+                f"The methods {other!r} and {name!r} of {cls} cannot be told apart: their names have the same hash.",
+                hint="Rename one of them.",
+            )
 
 
 def partials_of(cls: type) -> dict[str, PartialFunction[..., Any]]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from portico.ingress.pages import INVALID_CALL
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
 from portico.model.errors import InvalidError
+from portico.model.naming import door_of
 from portico.model.policy import Scope
 from portico.model.spec import FunctionSpec
 from portico.server.pools import Pools, text_of, wrong_parameters
 from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
-from portico.wire.container import door_of
 
 
 class FunctionEndpoint:

@@ -387,6 +387,17 @@ def test_methods_are_no_functions():
         modal.App("seed").function()(modal.method()(f))
 
 
+def test_methods_whose_names_have_the_same_hash_are_refused():
+    """Their sockets would be one."""
+
+    def f(self):
+        pass
+
+    clashing = type("Clashing", (), {name: modal.method()(f) for name in ("m2735", "m5550")})
+    with pytest.raises(InvalidError, match="'m2735' and 'm5550' of Clashing cannot be told apart"):
+        cls_of(clashing)
+
+
 @pytest.mark.parametrize("name", ["with_options", "with_concurrency", "with_batching"])
 def test_variants_are_not_there_yet(name):
     """They say so."""

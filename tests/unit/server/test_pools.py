@@ -11,6 +11,7 @@ import pytest
 from portico.engines.fake import FakeEngine
 from portico.ingress.ports import Lease, Refusal
 from portico.model.errors import StartError
+from portico.model.naming import door_of
 from portico.model.policy import Scope
 from portico.model.ports import BuiltImage, ContainerStart, StartFailure
 from portico.model.spec import (
@@ -27,7 +28,6 @@ from portico.model.spec import (
 from portico.server.endpoint import FunctionEndpoint, MethodEndpoint
 from portico.server.pools import LIMIT, Pools
 from portico.server.supervisor import Supervisor
-from portico.wire.container import door_of
 
 
 class Input:
