@@ -512,6 +512,26 @@ def test_stored_calls_of_methods_survive_the_server(machine: Machine, tmp_path: 
     assert ask(machine, f"modal.FunctionCall.from_id({first!r}).get(timeout={PATIENCE / 2})") == ["egg", 0]
 
 
+def test_an_object_is_scaled_and_looked_at(shared: Machine, zoo: dict[str, str]) -> None:
+    """The containers of its parameters, by the object or by one of its methods; others stay as they are."""
+    expression = """[
+        Cat(name="Kim").update_autoscaler(min_containers=1).min_containers,
+        Cat(name="Kim").tell.autoscaler.settings().min_containers, Cat(name="Lou").autoscaler.settings().min_containers,
+        outcome(lambda: Cat().update_autoscaler(min_containers=1)),
+        outcome(lambda: modal.Cls.from_name("zoo", "Dog")().get_current_stats()),
+        modal.Cls.from_name("zoo", "Plain")().update_autoscaler(max_containers=2).max_containers,
+        outcome(lambda: modal.Function.from_name("zoo", "Cat").remote()),
+        outcome(lambda: modal.Function.from_name("zoo", "Cat").spawn()),
+    ]"""
+    no_class = ["NotFoundError", "There is no function 'Dog' in the app 'zoo'."]
+    no_function = ["NotFoundError", "There is no function 'Cat' in the app 'zoo'."]
+    missing = ["InvalidError", "the parameter 'name' is missing: text in UTF-8"]
+    assert ask(shared, expression) == [1, 1, 0, missing, no_class, 2, no_function, no_function]
+    runners = """[getattr(Cat(name=name).web.get_current_stats(), "num_total_runners") for name in ("Kim", "Lou")]"""
+    wait_until(lambda: ask(shared, runners) == [1, 0], "one is up, and stays")
+    assert ask(shared, 'Cat(name="Kim").update_autoscaler(min_containers=0).min_containers') == 0
+
+
 def test_requests_to_methods_are_answered_later(shared: Machine, zoo: dict[str, str], tmp_path: Path) -> None:
     """At the URL of the result, which needs no parameters; wrong ones are refused at once."""
     later = {"Prefer": "respond-async"}

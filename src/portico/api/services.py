@@ -141,10 +141,12 @@ class FunctionService(Protocol):
     async def find_web(self, host: str) -> Target:
         """The one that answers requests at this host; NotFoundError when there is none."""
 
-    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
-        """Its "retries", "stats" or "autoscaler"."""
+    async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
+        """Its "retries", "stats" or "autoscaler"; of a class, those of these parameters."""
 
-    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+    async def update_autoscaler(
+        self, target: Target, settings: dict[str, float | None], parameters: bytes
+    ) -> dict[str, Any]:
         """Change some of its settings, until its next version; all of them."""
 
 

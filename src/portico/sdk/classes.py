@@ -29,6 +29,7 @@ _LATER = frozenset(
         *("get_dashboard_url",),
     }
 )
+_CONTROL = frozenset({"update_autoscaler", "autoscaler", "get_current_stats"})  # of an object: as of a function
 
 
 class Method(Function[P, R]):
@@ -258,9 +259,9 @@ class Obj:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name == "update_autoscaler":
-            raise refusal("modal.Cls.update_autoscaler")
         cls, app_name, environment, text = self._of
+        if name in _CONTROL:
+            return getattr(Function(cls, app_name=app_name, environment=environment, parameters=text), name)
         return Method(f"{cls}.{name}", app_name=app_name, environment=environment, parameters=text)
 
 
@@ -281,6 +282,12 @@ class _LocalObj(Obj):
             raise AttributeError(name)
         if self._definition.part(name) is not None:
             return getattr(self._methods, name)
+        if name in _CONTROL and not hasattr(self._definition.raw, name):
+            definition, text = self._definition, self._of[3]
+            cls: Function[..., Any] = Function(
+                definition.name, app_name=definition.app_name, spec=definition.spec, parameters=text
+            )
+            return getattr(cls, name)
         return getattr(self._instance().object, name)
 
 

@@ -27,7 +27,7 @@ from portico.model.naming import call_host
 from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, MethodEndpoint, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, NotCalled, Passage, Unavailable
 from portico.server.pools import Pools
 from portico.server.seat import Seat
 from portico.server.supervisor import SHUTTING_DOWN, STOP_GRACE, Counts, Supervisor
@@ -160,7 +160,7 @@ class CallDirectory:
             return None
         function = self.table.get(calls_host(host))
         takes = isinstance(function, FunctionEndpoint | MethodEndpoint) or (
-            isinstance(function, HasUrl) and host.endswith(CONTROL_DOMAIN)
+            isinstance(function, NotCalled) and host.endswith(CONTROL_DOMAIN)
         )
         return self._desk if takes else function
 
@@ -371,14 +371,14 @@ class DataPlane:
         return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
 
     def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | MethodEndpoint | None:
-        """A function of a living app, or a method, "Class.method"."""
+        """A function of a living app, a class, or a method, "Class.method"."""
         app = self._apps.get(app_id)
-        return None if app is None else app.parts.get(function)
+        return None if app is None else app.parts.get(function) or app.endpoints.get(function)
 
     def called_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
         """The function that this host of the calls' socket means."""
         target = self.calls.table.get(host)
-        if isinstance(target, HasUrl):
+        if isinstance(target, NotCalled):
             target = target.function
         return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
 
@@ -551,9 +551,12 @@ def _is_address(host: str) -> bool:
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
     hosts: dict[str, Endpoint] = {}
-    for name, endpoint in app.parts.items():
-        url = release.urls.get(name)
-        target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
+    for name, endpoint in {**app.endpoints, **app.parts}.items():
+        target: Endpoint = endpoint
+        if (url := release.urls.get(name)) is not None:
+            target = NotCalled(endpoint, Refusal(405, url, code="invalid"))
+        elif endpoint.function.cls is not None:
+            target = NotCalled(endpoint, pages.INVALID_CALL)
         for owner in (release.app_id, release.app_name):
             hosts[call_host(release.environment, owner, name)] = target
     return hosts

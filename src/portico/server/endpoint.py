@@ -166,11 +166,11 @@ class Unavailable:
         """Nobody waits here."""
 
 
-class HasUrl(Unavailable):
-    """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
+class NotCalled(Unavailable):
+    """What is scaled and looked at as others are, but takes no calls: a class itself, or what has a URL."""
 
-    def __init__(self, function: Endpoint, url: str) -> None:
-        super().__init__(Refusal(405, url, code="invalid"))
+    def __init__(self, function: FunctionEndpoint | MethodEndpoint, refusal: Refusal) -> None:
+        super().__init__(refusal)
         self.function = function
 
 

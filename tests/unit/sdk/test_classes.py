@@ -387,6 +387,19 @@ def test_methods_are_no_functions():
         modal.App("seed").function()(modal.method()(f))
 
 
+def test_an_object_whose_app_does_not_run_cannot_be_scaled():
+    """It says so; a method of that name is the user's own."""
+    with pytest.raises(ExecutionError, match="its app does not run"):
+        cls_of(Model)[1](name="egg").update_autoscaler(min_containers=1)
+
+    class Own:
+        @modal.method()
+        def autoscaler(self):
+            return "own"
+
+    assert cls_of(Own)[1]().autoscaler.local() == "own"
+
+
 def test_methods_whose_names_have_the_same_hash_are_refused():
     """Their sockets would be one."""
 
