@@ -397,6 +397,7 @@ def test_an_object_whose_app_does_not_run_cannot_be_scaled():
         def autoscaler(self):
             return "own"
 
+    Own.__qualname__ = "Own"  # as in global scope
     assert cls_of(Own)[1]().autoscaler.local() == "own"
 
 
