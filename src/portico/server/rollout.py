@@ -207,7 +207,8 @@ class Rollouts:
                 await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
             return False
         self.deployed.add(app.id)
-        names = [part.name for function in deployment.spec.functions for part in function.parts]
+        functions = deployment.spec.functions
+        names = {function.name for function in functions} | {part.name for f in functions for part in f.parts}
         hosts = [call_host(environment.name, owner, name) for owner in (app.id, app.name) for name in names]
         try:
             await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
