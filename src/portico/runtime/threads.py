@@ -34,7 +34,7 @@ class Threads:
         if self._started < min(self._running, self._number):
             name = f"{self._name}_{self._started}"
             self._started += 1
-            threading.Thread(target=self._serve, args=(asyncio.get_running_loop(),), name=name, daemon=False).start()
+            threading.Thread(target=self._serve, args=(asyncio.get_running_loop(),), name=name, daemon=True).start()
         return running
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
