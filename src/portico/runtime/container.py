@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
@@ -97,7 +98,7 @@ def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
 
 def _service(launch: wire.Launch) -> Service:
     raw = _load(launch)
-    loop = serve.new_loop()
+    loop = loops.new_loop()
     asyncio.set_event_loop(loop)
     return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
 

@@ -177,8 +177,10 @@ class Supervisor:
             return QUEUE_FULL
         if lease is not None:
             self._watch(now)
-        if lease is None or self.pool.running > self._covered:
+        if self.pool.running + self.pool.queued > self._covered:
             self._scale(now)
+        elif lease is None:
+            self._due_by(now + QUEUE_WAIT)
         return cast("SlotLease | None", lease)
 
     def leave(self, waiter: Waiter) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, cast
 
 from portico.model.errors import DeserializationError, InvalidError, SerializationError
 
+_PLAIN: Final = frozenset([type(None), bool, int, float, str, bytes])
+_FEW: Final = 8
 MAX_FUNCTION = 16 * 1024 * 1024  # bytes
 
 
@@ -50,6 +52,10 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 def dump(value: object, what: str) -> bytes:
     """The value; SerializationError, which says `what` it is, when it cannot travel."""
+    if _is_plain(value):
+        import pickle
+
+        return pickle.dumps(value, protocol=5)
     import cloudpickle
 
     try:
@@ -60,6 +66,15 @@ def dump(value: object, what: str) -> bytes:
             hint="What a call takes and gives must be picklable: data, not open files, sockets, locks or generators.",
         ) from error
     return data
+
+
+def _is_plain(value: object, depth: int = 2) -> bool:
+    """Whether pickle does the same as cloudpickle, in a tenth of the time; looks at few things only."""
+    kind = type(value)
+    if kind is tuple:
+        items = cast("tuple[object, ...]", value)
+        return depth > 0 and len(items) <= _FEW and all(_is_plain(item, depth - 1) for item in items)
+    return kind in _PLAIN or (kind is dict and not value)
 
 
 def load(data: bytes | bytearray, what: str) -> Any:
