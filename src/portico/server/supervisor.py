@@ -363,7 +363,9 @@ class Supervisor:
             self._backoff.failed(now)
         if self._proofs:
             message = f"A container of {self.function.name} did not start: {failure.cause}"
-            self._settle_proofs(StartError(message, detail=failure.detail or None))
+            error = StartError(message, detail=failure.detail or None)
+            error.container_id = container_id
+            self._settle_proofs(error)
         else:
             self._notify(container_id, f"the container did not start: {failure.cause}\n{failure.detail}")
         counts = self.counts
