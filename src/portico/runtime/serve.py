@@ -19,12 +19,13 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from portico.model.naming import door_of
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
-from portico.wire.container import Cancel, Stop, door_of
+from portico.wire.container import Cancel, Stop
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
@@ -222,15 +223,6 @@ class _Connections(set[Any]):
     def _notify(self) -> None:
         if self._emptied is not None and not self and not self._emptied.done():
             self._emptied.set_result(None)
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's loop or, where the image's Python has none, asyncio's."""
-    try:
-        import uvloop  # compiled for one Python version: an image with another may be without it
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _config(app: Guard, ws: Any, max_message: int) -> uvicorn.Config:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -134,6 +135,7 @@ class _Server:
             await data.ingress.listen(self._door)
             await data.ingress.listen(self._calls, data.calls)
             self._watch_lifetime(loop, control)
+            gc.freeze()  # a collection would look at all that was imported, and keep every connection waiting meanwhile
             self._announce(address)
             await self._ending.wait()
         finally:
