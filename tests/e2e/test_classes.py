@@ -98,6 +98,42 @@ class Cat(Animal):
         raise RuntimeError("cannot sleep")
 
 
+@app.cls(scaledown_window=2, max_containers=1, retries=modal.Retries(max_retries=2, initial_delay=0.0))
+class Tried:
+    word: str = modal.parameter(default="none")
+
+    @modal.method()
+    def attempt(self, path):
+        with open(path, "a") as file:
+            print(self.word, file=file)
+        with open(path) as file:
+            attempts = len(file.readlines())
+        if attempts < 3:
+            raise ValueError(f"attempt {{attempts}}")
+        return attempts
+
+    @modal.method()
+    def held(self, path, name):
+        with open(path, "a") as file:
+            print(self.word, name, file=file)
+        while not os.path.exists(path + ".gate"):
+            time.sleep(0.01)
+        return self.word, name
+
+    @modal.method()
+    def around(self, path):
+        return self.attempt.remote(path), self.attempt.spawn(path + ".spawned").get()
+
+    @modal.method()
+    def numbers(self):
+        yield 1
+
+    @modal.fastapi_endpoint()
+    def web(self, path: str):
+        self.held.local(path, "web")
+        return {{"word": self.word, "path": path}}
+
+
 @app.cls(scaledown_window=2)
 class Plain:
     @modal.enter()
@@ -189,6 +225,7 @@ import portico as modal
 from portico.exception import Error
 
 Cat = modal.Cls.from_name("zoo", "Cat")
+Tried = modal.Cls.from_name("zoo", "Tried")
 
 
 def outcome(work):
@@ -201,6 +238,10 @@ def outcome(work):
 async def aio(cat):
     return [await cat.square.remote.aio(3), [i async for i in cat.count.remote_gen.aio(2)],
             [i async for i in cat.square.map.aio(range(3))]]
+
+async def spawned_aio(cat):
+    await cat.square.spawn_map.aio(range(3))
+    return await (await cat.square.spawn.aio(4)).get.aio()
 
 print(json.dumps(eval(sys.argv[1])))
 """
@@ -234,7 +275,16 @@ def ask(machine: Machine, expression: str) -> object:
 
 def test_methods_have_urls_of_their_own(zoo: dict[str, str]) -> None:
     """Made of the names of app, class and method."""
-    assert sorted(zoo) == ["Apps.asgi", "Apps.wsgi", "Cat.post", "Cat.web", "Plain.asgi", "Plain.wsgi", "Program.serve"]
+    assert sorted(zoo) == [
+        "Apps.asgi",
+        "Apps.wsgi",
+        "Cat.post",
+        "Cat.web",
+        "Plain.asgi",
+        "Plain.wsgi",
+        "Program.serve",
+        "Tried.web",
+    ]
     assert zoo["Cat.web"].startswith("http://acme--zoo-cat-web.localhost:")
 
 
@@ -361,6 +411,149 @@ def test_methods_can_be_run(shared: Machine, zoo: dict[str, str]) -> None:
     told = shared.run("run", "zoo.py::Cat.tell", code=2)
     assert "--name" in told.stderr
     assert "Cat.tell" in shared.run("run", "zoo.py", code=1).stderr
+
+
+# -- stored calls, and retries --------------------------------------------------------------------------------------
+def test_methods_are_spawned(shared: Machine, zoo: dict[str, str]) -> None:
+    """With the parameters of their class; results are there for whoever has the id."""
+    expression = """[
+        Cat(name="Sue").tell.spawn().get()[:2], Cat(name="Sue", legs=2).tell.spawn().get()[:2],
+        Cat(name="Sue").square.spawn_map(range(3)), asyncio.run(spawned_aio(Cat(name="Sue"))),
+        modal.FunctionCall.from_id(Cat(name="ä&b=c").tell.spawn(1).object_id).get()[0],
+    ]"""
+    assert ask(shared, expression) == [["Sue", 4], ["Sue", 2], None, 16, "ä&b=c"]
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "text"),
+    [
+        ("Cat().tell.spawn()", "InvalidError", "Cat: the parameter 'name' is missing: text in UTF-8"),
+        ("Cat(name='a', colour='red').tell.spawn()", "InvalidError", "Cat: there is no parameter 'colour'"),
+        ("Cat(name='a').nothing.spawn()", "NotFoundError", "There is no function 'Cat.nothing' in the app 'zoo'."),
+        ("Cat(name='a').count.spawn(1)", "InvalidError", "A generator function cannot be called with `.spawn(...)`."),
+        ("Cat(name='a').web.spawn(1)", "InvalidError", "A webhook function cannot be invoked for remote execution"),
+        ("Cat(name='Joe').fail.spawn().get()", "ValueError", "no Joe"),
+    ],
+)
+def test_spawns_that_go_wrong_say_why(shared: Machine, zoo: dict[str, str], call: str, name: str, text: str) -> None:
+    """What can be known is said by `spawn`."""
+    said = ask(shared, f"outcome(lambda: {call})")
+    assert isinstance(said, list)
+    assert said[0] == name
+    assert text in said[1]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["attempt.remote(path)", "attempt.spawn(path).get()", "attempt.map([path]).__iter__().__next__()"],
+)
+def test_methods_of_a_class_looked_up_are_tried_again(
+    shared: Machine, zoo: dict[str, str], tmp_path: Path, call: str
+) -> None:
+    """As often as the `retries` of its class say, with the same parameters."""
+    path = tmp_path / "attempts"
+    assert ask(shared, f'(lambda path: Tried(word="egg").{call})({str(path)!r})') == 3
+    assert lines(path) == ["egg"] * 3
+
+
+def test_methods_are_tried_again_where_their_class_is(machine: Machine, tmp_path: Path) -> None:
+    """Called and spawned from another method, in an app that only runs."""
+    machine.up()
+    machine.write("zoo.py", APP.format(journal=str(tmp_path / "journal")).replace("max_containers=1, ", ""))
+    machine.run("run", "-q", "zoo.py::Tried.around", "--path", str(tmp_path / "attempts"))
+    assert lines(tmp_path / "attempts") == lines(tmp_path / "attempts.spawned") == ["none"] * 3
+
+
+def test_a_busy_set_of_parameters_does_not_keep_others_waiting(
+    shared: Machine, zoo: dict[str, str], tmp_path: Path
+) -> None:
+    """With more calls than stand in its queue; those of one set begin in their order."""
+    path = tmp_path / "held"
+    ask(shared, f'Tried(word="busy").held.spawn_map([{str(path)!r}] * 100, range(100))')
+    wait_until(lambda: lines(path) == ["busy 0"], "one runs, the others wait")
+    other = tmp_path / "other"
+    (tmp_path / "other.gate").touch()
+    assert ask(shared, f'Tried(word="free").held.spawn({str(other)!r}, 1).get(timeout={PATIENCE / 2})') == ["free", 1]
+    assert lines(path) == ["busy 0"]
+    (tmp_path / "held.gate").touch()
+    wait_until(lambda: len(lines(path)) == 100, "all have run")
+    assert lines(path) == [f"busy {n}" for n in range(100)]
+
+
+def test_stored_calls_of_methods_survive_the_server(machine: Machine, tmp_path: Path) -> None:
+    """They keep their parameters; those that a new version does not know any more end with an error."""
+    server = machine.up()
+    app = APP.format(journal=str(tmp_path / "journal"))
+    machine.write("zoo.py", app)
+    machine.deploy("zoo.py")
+    path = tmp_path / "held"
+    spawned = f'[Tried(word="egg").held.spawn({str(path)!r}, n).object_id for n in range(3)]'
+    ids = ask(machine, spawned)
+    assert isinstance(ids, list)
+    wait_until(lambda: lines(path) == ["egg 0"], "one runs")
+    server.popen.kill()
+    server.popen.wait()
+    (tmp_path / "held.gate").touch()
+    machine.up()
+    results = ask(machine, f"[modal.FunctionCall.from_id(i).get(timeout={PATIENCE / 2}) for i in {ids}]")
+    assert results == [["egg", 0], ["egg", 1], ["egg", 2]]
+
+    (tmp_path / "held.gate").unlink()
+    first, second = ask(machine, spawned.replace("range(3)", "range(2)"))  # type: ignore[misc]
+    wait_until(lambda: len(lines(path)) == 5, "one more runs")
+    before, after = (
+        f"class Tried:\n    {field}" for field in ("word: str = modal.parameter(", "size: int = modal.parameter(")
+    )
+    machine.write("zoo.py", app.replace(f'{before}default="none")', f"{after})"))
+    machine.deploy("zoo.py")
+    said = ask(machine, f"outcome(lambda: modal.FunctionCall.from_id({second!r}).get(timeout={PATIENCE / 2}))")
+    assert said == ["InvalidError", "Tried: the parameter 'size' is missing: a whole number of 64 bits"]
+    (tmp_path / "held.gate").touch()
+    assert ask(machine, f"modal.FunctionCall.from_id({first!r}).get(timeout={PATIENCE / 2})") == ["egg", 0]
+
+
+def test_an_object_is_scaled_and_looked_at(shared: Machine, zoo: dict[str, str]) -> None:
+    """The containers of its parameters, by the object or by one of its methods; others stay as they are."""
+    expression = """[
+        Cat(name="Kim").update_autoscaler(min_containers=1).min_containers,
+        Cat(name="Kim").tell.autoscaler.settings().min_containers, Cat(name="Lou").autoscaler.settings().min_containers,
+        outcome(lambda: Cat().update_autoscaler(min_containers=1)),
+        outcome(lambda: modal.Cls.from_name("zoo", "Dog")().get_current_stats()),
+        modal.Cls.from_name("zoo", "Plain")().update_autoscaler(max_containers=2).max_containers,
+        outcome(lambda: modal.Function.from_name("zoo", "Cat").remote()),
+        outcome(lambda: modal.Function.from_name("zoo", "Cat").spawn()),
+    ]"""
+    no_class = ["NotFoundError", "There is no function 'Dog' in the app 'zoo'."]
+    no_function = ["NotFoundError", "There is no function 'Cat' in the app 'zoo'."]
+    missing = ["InvalidError", "the parameter 'name' is missing: text in UTF-8"]
+    assert ask(shared, expression) == [1, 1, 0, missing, no_class, 2, no_function, no_function]
+    runners = """[getattr(Cat(name=name).web.get_current_stats(), "num_total_runners") for name in ("Kim", "Lou")]"""
+    wait_until(lambda: ask(shared, runners) == [1, 0], "one is up, and stays")
+    assert ask(shared, 'Cat(name="Kim").update_autoscaler(min_containers=0).min_containers') == 0
+
+
+def test_requests_to_methods_are_answered_later(shared: Machine, zoo: dict[str, str], tmp_path: Path) -> None:
+    """At the URL of the result, which needs no parameters; wrong ones are refused at once."""
+    later = {"Prefer": "respond-async"}
+    path = tmp_path / "web"
+    told = shared.request(f"{zoo['Tried.web']}/?path={path}&word=egg", headers=later)
+    assert told.status == 202
+    url = told.headers["location"]
+    wait_until(lambda: lines(path) == ["egg web"], "it runs")
+    assert shared.request(url).status == 202
+    assert shared.request(url.replace("tried-web", "cat-web")).status == 404
+    (tmp_path / "web.gate").touch()
+    wait_until(lambda: shared.request(url).status == 200, "it has been answered")
+    assert shared.request(url).json == {"word": "egg", "path": str(path)}
+    told = shared.request(zoo["Cat.web"] + "/?x=5", headers=later)
+    assert (told.status, told.text) == (400, "modal-http: Cat: the parameter 'name' is missing: text in UTF-8")
+    posted = shared.request(zoo["Cat.post"] + "/?name=tom", "POST", body=b'{"a": 1}', headers=later)
+    wait_until(lambda: shared.request(posted.headers["location"]).status == 200, "it has been answered")
+    assert shared.request(posted.headers["location"]).json == {"body": {"a": 1}, "name": "tom", "square": 9}
+    asked = shared.request(zoo["Plain.wsgi"] + "/x", headers=later)
+    wait_until(lambda: shared.request(asked.headers["location"]).status == 200, "it has been answered")
+    page = shared.request(zoo["Program.serve"] + "/?word=hay", headers=later)
+    wait_until(lambda: shared.request(page.headers["location"]).text == "page of hay", "the program has answered")
 
 
 FAILING = """

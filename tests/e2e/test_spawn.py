@@ -76,17 +76,8 @@ def lose(journal):
         os._exit(7)
     return tries
 
-# one for each test: a function whose containers die again and again starts no others for a while
-@app.function(scaledown_window=2, max_containers=1, retries=2)
-def lost_in_spawn(journal):
-    return lose(journal)
-
-@app.function(scaledown_window=2, max_containers=1, retries=2)
-def lost_in_remote(journal):
-    return lose(journal)
-
-@app.function(scaledown_window=2, max_containers=1, retries=2)
-def lost_in_map(journal):
+@app.function(scaledown_window=2, max_containers=1, retries=modal.Retries(max_retries=2, initial_delay=0.0))
+def lost(journal):
     return lose(journal)
 
 @app.function(scaledown_window=2)
@@ -328,9 +319,9 @@ def test_a_call_can_be_cancelled_with_its_container(laptop: Machine, tmp_path: P
         "asyncio.run(f('tried').remote.aio(j, 'odd', 2))",
         "list(f('tried').map([j], ['odd'], [2]))[0]",
         "list(f('tried').starmap([(j, 'odd', 2)]))[0]",
-        "f('lost_in_spawn').spawn(j).get()",
-        "f('lost_in_remote').remote(j)",
-        "list(f('lost_in_map').map([j]))[0]",
+        "f('lost').spawn(j).get()",
+        "f('lost').remote(j)",
+        "list(f('lost').map([j]))[0]",
     ],
 )
 def test_a_call_that_fails_is_tried_again(laptop: Machine, tmp_path: Path, call: str) -> None:

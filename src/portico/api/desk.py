@@ -9,6 +9,8 @@ For functions' callers (the ingress leads hosts of the calls' socket here):
     GET  /stats, /autoscaler                        -> VALUE: a dict
     POST /autoscaler?min_containers=…               -> VALUE: the settings from now on; "none" takes a bound away
 
+With the parameters of a class, as one quoted piece of text behind another "/", the last two are about its containers.
+
 Values are pickled here, and nothing is ever unpickled.
 """
 
@@ -61,15 +63,17 @@ async def _answer(request: Request, calls: CallService, functions: FunctionServi
         return await _stored(request, calls)
     target = await functions.find(calls_host(host))
     if host.endswith(CONTROL_DOMAIN):
-        if verb == ("POST", "/autoscaler"):
-            return _value(await functions.update_autoscaler(target, _settings(request)))
-        if verb in (("GET", "/autoscaler"), ("GET", "/stats"), ("GET", "/retries")):
-            return _value(await functions.about(target, verb[1][1:]))
+        what, _, parameters = verb[1][1:].partition("/")
+        if (request.method, what) == ("POST", "autoscaler"):
+            return _value(await functions.update_autoscaler(target, _settings(request), parameters.encode()))
+        if request.method == "GET" and what in ("autoscaler", "stats", "retries"):
+            return _value(await functions.about(target, what, parameters.encode()))
     elif verb == ("POST", "/"):
         if target.is_generator:
             raise InvalidError("A generator function cannot be called with `.spawn(...)`.")
         head, client = request_head(request.scope)
-        return _value(await calls.accept((target.app_id, target.function), head, client, body_of(request)))
+        key = target.key(request.scope["query_string"], alone=True)
+        return _value(await calls.accept(key, head, client, body_of(request)))
     raise NotFoundError(f"Nothing answers at {verb[1]}.")
 
 

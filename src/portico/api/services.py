@@ -7,7 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from portico.core.durable import line_of
 from portico.model.calls import Body, CallRecord
+from portico.model.errors import InvalidError
+from portico.model.parameters import canonical
+from portico.model.spec import ClassSpec
 from portico.wire.control import (
     AppInfo,
     DeployRequest,
@@ -88,21 +92,35 @@ class DeployService(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A function that is called."""
+    """A function, or a method "Class.method", that is called. cls: whose method it is."""
 
     app_id: str
     function: str
     is_generator: bool
+    cls: ClassSpec | None = None
+
+    def key(self, query: bytes, *, alone: bool) -> tuple[str, str]:
+        """App id and line of a call with this query; InvalidError when it has wrong parameters of the class.
+
+        alone: the query has nothing else.
+        """
+        if self.cls is None:
+            return self.app_id, self.function
+        try:
+            text = canonical(self.cls.parameters, query, alone=alone)
+        except InvalidError as error:
+            raise InvalidError(f"{self.function.partition('.')[0]}: {error.message}") from None
+        return self.app_id, line_of(self.function, text)
 
 
 class CallService(Protocol):
     """Stored calls."""
 
     async def accept(self, key: tuple[str, str], head: bytes, client: str, chunks: AsyncIterator[bytes]) -> str:
-        """Store a call for this app id and function; its id, once it is on disk."""
+        """Store a call in this app's line; its id, once it is on disk."""
 
     def is_long(self, key: tuple[str, str]) -> bool:
-        """Whether hundreds of calls wait for this function."""
+        """Whether hundreds of calls wait in this app's line."""
 
     async def outcome(self, call_id: str, wait: float | None) -> CallRecord:
         """The call, when it is done, or as it is after so many seconds. NotFoundError, OutputExpiredError."""
@@ -123,10 +141,12 @@ class FunctionService(Protocol):
     async def find_web(self, host: str) -> Target:
         """The one that answers requests at this host; NotFoundError when there is none."""
 
-    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
-        """Its "retries", "stats" or "autoscaler"."""
+    async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
+        """Its "retries", "stats" or "autoscaler"; of a class, those of these parameters."""
 
-    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+    async def update_autoscaler(
+        self, target: Target, settings: dict[str, float | None], parameters: bytes
+    ) -> dict[str, Any]:
         """Change some of its settings, until its next version; all of them."""
 
 

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from portico.api.desk import body_of, request_head
 from portico.api.errors import to_problem
 from portico.api.services import CallService, FunctionService
+from portico.core.durable import function_of
 from portico.model.calls import CallRecord
-from portico.model.errors import NotFoundError, OutputExpiredError
+from portico.model.errors import InvalidError, NotFoundError, OutputExpiredError
 
 MAX_BODY: Final = 100 * 1024 * 1024  # bytes of a request that is stored
 PARAMETER: Final = "__modal_function_call_id"
@@ -43,6 +44,8 @@ def make_web_desk(calls: CallService, functions: FunctionService) -> ASGIApp:
             response = _page(413, f"bad request: a request that is answered later has at most {MAX_BODY >> 20} MiB")
         except NotFoundError:
             response = _page(404, "invalid function call")
+        except InvalidError as error:
+            response = _page(400, error.message)
         except OutputExpiredError:
             response = _page(410, "the result of this call is no longer kept")
         except Exception as error:
@@ -54,15 +57,15 @@ def make_web_desk(calls: CallService, functions: FunctionService) -> ASGIApp:
 
 async def _answer(request: Request, calls: CallService, functions: FunctionService) -> Response:
     target = await functions.find_web(request.headers["host"].partition(":")[0].lower())
-    key = (target.app_id, target.function)
     call_id = request.query_params.get(PARAMETER)
     if call_id is not None:
         if request.method != "GET":
             return _page(400, "bad redirect method")
         call = await calls.outcome(call_id, 0)
-        if (call.app_id, call.function) != key:
+        if (call.app_id, function_of(call.function)) != (target.app_id, target.function):
             raise NotFoundError("It is another function's.")
         return _result(call, calls, request)
+    key = target.key(request.scope["query_string"], alone=False)
     if calls.is_long(key):
         return _page(429, "too many requests are waiting for this function", {"retry-after": "10"})
     if int(request.headers.get("content-length", "0")) > MAX_BODY:

@@ -3,10 +3,12 @@
 Laws:
 - A call is sent to a container at most once, unless its function's `retries` allow more.
 - Calls of a function begin in the order in which they were accepted; one that waits for a retry lets others pass.
+- Those of a method begin so for each set of its class's parameters: a busy set does not keep the others waiting.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +19,7 @@ FIRST_WINDOW: Final = 16  # calls under way at the start
 LAST_WINDOW: Final = 1000
 MOST_WAITING: Final = 64  # of these, calls that wait in the pool's queue beside other inputs
 GROWTH: Final = 0.25  # seconds after which twice as many may be under way, while others wait
+LINES: Final = 64  # of a method whose class has parameters; sets of them that share one wait for one another
 PAGE: Final = 256  # waiting calls of a function that are in memory; the rest is in the store
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -60,8 +63,18 @@ def next_attempt(policy: RetryPolicy | None, attempts: int, now: float) -> float
     return None if delay is None else now + delay
 
 
+def line_of(function: str, parameters: str) -> str:
+    """The line in which calls wait. parameters: of the class that it is a method of, as canonical text."""
+    return function if not parameters else f"{function}#{zlib.crc32(parameters.encode()) % LINES}"
+
+
+def function_of(line: str) -> str:
+    """Whose line this is."""
+    return line.partition("#")[0]
+
+
 class Line(Generic[T]):
-    """The waiting calls of one function: the first ones here, the rest in the store; and how many may be under way."""
+    """Waiting calls of one function: the first ones here, the rest in the store; and how many may be under way."""
 
     def __init__(self) -> None:
         self._ready: deque[T] = deque()
@@ -122,6 +135,10 @@ class Line(Generic[T]):
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         return not self._ready and not self.more and not self.under_way
+
+    def shrink(self) -> None:
+        """One was not even let into the queue: begin slowly again."""
+        self.window = FIRST_WINDOW
 
     def grow(self) -> bool:
         """Time has passed: whether more may be under way, since others wait. Without them it begins slowly again."""

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from portico.engines.channel import PacketChannel
 from portico.engines.orphans import end_orphans
 from portico.engines.wires import Wires
+from portico.model.naming import door_of
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
 from portico.wire import container as wire
 
@@ -198,7 +199,7 @@ class ProcessContainer:
         cls = self.start.function.cls
         for method in [""] if cls is None else [method.name for method in cls.methods]:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._socket_path + wire.door_of(method))
+                os.unlink(self._socket_path + door_of(method))
 
 
 def describe(status: int) -> str:

@@ -46,7 +46,7 @@ class CallRecord:
     id: str  # "fc-" and 26 characters, see core/durable.py
     position: int = 0  # the order of acceptance; the store gives it
     app_id: str
-    function: str
+    function: str  # or the line of it that it waits in, see core/durable.py
     created_at: float
     head: bytes
     client: str

@@ -51,6 +51,16 @@ def call_host(environment: str, app: str, function: str) -> str:
     return hashlib.sha256("\0".join((environment, app, function)).encode()).hexdigest()[:40] + ".calls"
 
 
+def door_of(method: str) -> str:
+    """What a method's socket has behind the container's address; a function, without a name here, has nothing.
+
+    Paths of sockets are short: so it is a hash, and two methods of one class may not have the same.
+    """
+    import hashlib
+
+    return f".{hashlib.sha256(method.encode()).hexdigest()[:_HASH]}" if method else ""
+
+
 def check_object_name(name: str, kind: str) -> str:
     """`name`, or InvalidError when it cannot name an app, a secret or the like."""
     if not _OBJECT_NAME.fullmatch(name) or _APP_ID.fullmatch(name):

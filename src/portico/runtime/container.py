@@ -139,9 +139,9 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
 
 
 def _explain(error: BaseException) -> tuple[str, str]:
-    """The first line and the whole of what to say about it. Our own errors speak for themselves."""
+    """The cause, and the text that goes with it: a traceback, or what else our own errors have to say."""
     if isinstance(error, Error):
-        text = "\n".join(filter(None, (error.message, error.hint, error.detail)))
+        text = "\n".join(filter(None, (error.hint, error.detail)))
         return error.message, text
     return loader.user_traceback(error)
 

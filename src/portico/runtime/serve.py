@@ -19,12 +19,13 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from portico.model.naming import door_of
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
-from portico.wire.container import Cancel, Stop, door_of
+from portico.wire.container import Cancel, Stop
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say

@@ -44,20 +44,22 @@ class FunctionStats:
 class FunctionAutoscaler:
     """`f.autoscaler`."""
 
-    def __init__(self, route: Callable[[str], Route]) -> None:
+    def __init__(self, route: Callable[[str], Route], parameters: str = "") -> None:
+        """parameters: of its class, as text."""
         self._route = route
+        self._target = target_of("autoscaler", parameters)
 
     async def _settings_aio(self) -> FunctionAutoscalerSettings:
         from portico.client import loops  # asyncio and HTTP, which `import modal` must not cost
 
-        return _settings(await loops.ask(self._route("autoscaler.settings"), _ask("GET")))
+        return _settings(await loops.ask(self._route("autoscaler.settings"), _ask("GET", self._target)))
 
     @bridge_to(_settings_aio)
     def settings(self) -> FunctionAutoscalerSettings:
         """How it is scaled now."""
         from portico.client import calls
 
-        return _settings(calls.ask(self._route("autoscaler.settings"), _ask("GET")))
+        return _settings(calls.ask(self._route("autoscaler.settings"), _ask("GET", self._target)))
 
     async def _update_aio(
         self,
@@ -67,7 +69,7 @@ class FunctionAutoscaler:
         buffer_containers: _Setting = UNSET,
         scaledown_window: _Setting = UNSET,
     ) -> FunctionAutoscalerSettings:
-        say = _ask("POST", _chosen(min_containers, max_containers, buffer_containers, scaledown_window))
+        say = _ask("POST", self._target, _chosen(min_containers, max_containers, buffer_containers, scaledown_window))
         from portico.client import loops
 
         return _settings(await loops.ask(self._route("autoscaler.update"), say))
@@ -82,7 +84,7 @@ class FunctionAutoscaler:
         scaledown_window: _Setting = UNSET,
     ) -> FunctionAutoscalerSettings:
         """Changes it, at once and until the app is deployed again; None is the default. What is not given stays."""
-        say = _ask("POST", _chosen(min_containers, max_containers, buffer_containers, scaledown_window))
+        say = _ask("POST", self._target, _chosen(min_containers, max_containers, buffer_containers, scaledown_window))
         from portico.client import calls
 
         return _settings(calls.ask(self._route("autoscaler.update"), say))
@@ -105,11 +107,18 @@ def _named(*values: Any) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
-def _ask(method: str, settings: dict[str, _Setting] | None = None) -> Say:
+def target_of(what: str, parameters: str) -> str:
+    """Where a function is asked. parameters: of its class, as text."""
+    from urllib.parse import quote  # 5 ms that `import modal` need not pay
+
+    return f"/{what}/{quote(parameters, safe='')}" if parameters else f"/{what}"
+
+
+def _ask(method: str, target: str, settings: dict[str, _Setting] | None = None) -> Say:
     from portico.client.answers import ask
 
     query = "&".join(f"{name}={'none' if value is None else value}" for name, value in (settings or {}).items())
-    return ask(method, f"/autoscaler?{query}")
+    return ask(method, f"{target}?{query}")
 
 
 def _settings(told: dict[str, Any]) -> FunctionAutoscalerSettings:

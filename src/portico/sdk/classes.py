@@ -11,6 +11,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from portico.model import parameters
 from portico.model.errors import InvalidError, UnsupportedError
+from portico.model.naming import door_of
 from portico.model.spec import ClassSpec, FunctionSpec, MethodSpec, WebKind
 from portico.sdk.absent import refusal
 from portico.sdk.functions import Function
@@ -28,16 +29,13 @@ _LATER = frozenset(
         *("get_dashboard_url",),
     }
 )
+_CONTROL = frozenset({"update_autoscaler", "autoscaler", "get_current_stats"})  # of an object: as of a function
 
 
 class Method(Function[P, R]):
     """A method of an instance. Within the class's own code it can also be called as it is."""
 
     within = False
-    _retries = None
-
-    spawn = property(lambda self: _no_spawn("spawn"))
-    spawn_map = property(lambda self: _no_spawn("spawn_map"))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.within:
@@ -261,9 +259,9 @@ class Obj:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name == "update_autoscaler":
-            raise refusal("modal.Cls.update_autoscaler")
         cls, app_name, environment, text = self._of
+        if name in _CONTROL:
+            return getattr(Function(cls, app_name=app_name, environment=environment, parameters=text), name)
         return Method(f"{cls}.{name}", app_name=app_name, environment=environment, parameters=text)
 
 
@@ -284,6 +282,12 @@ class _LocalObj(Obj):
             raise AttributeError(name)
         if self._definition.part(name) is not None:
             return getattr(self._methods, name)
+        if name in _CONTROL and not hasattr(self._definition.raw, name):
+            definition, text = self._definition, self._of[3]
+            cls: Function[..., Any] = Function(
+                definition.name, app_name=definition.app_name, spec=definition.spec, parameters=text
+            )
+            return getattr(cls, name)
         return getattr(self._instance().object, name)
 
 
@@ -292,10 +296,6 @@ def _rebuild(module: str, name: str, app_name: str | None, environment: str | No
     cls = getattr(sys.modules.get(module), name, None)
     definition = cls._definition if isinstance(cls, Cls) else None
     return Obj(name, app_name, environment, text) if definition is None else _LocalObj(definition, text)
-
-
-def _no_spawn(verb: str) -> NoReturn:
-    raise refusal(f"{verb} of a method", hint="Spawn a function that calls the method.")
 
 
 def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:
@@ -321,7 +321,21 @@ def class_spec(cls: type, *, snapshot: bool) -> ClassSpec:
             f"{cls.__name__}.{servers[0]} is a `@modal.web_server`: a class with one can have no other methods.",
             hint="Put the others into a class of their own.",
         )
+    _check_doors(cls.__name__, [method.name for method in methods])
     return ClassSpec(methods=methods, parameters=parameters_of(cls))
+
+
+def _check_doors(cls: str, methods: list[str]) -> None:
+    if len(methods) < 2:
+        return  # as most classes: without a hash
+    taken: dict[str, str] = {}
+    for name in methods:
+        other = taken.setdefault(door_of(name), name)
+        if other != name:
+            raise InvalidError(
+                f"The methods {other!r} and {name!r} of {cls} cannot be told apart: their names have the same hash.",
+                hint="Rename one of them.",
+            )
 
 
 def partials_of(cls: type) -> dict[str, PartialFunction[..., Any]]:

@@ -11,7 +11,7 @@ from portico.model.naming import call_host
 from portico.model.spec import FunctionSpec, RetryPolicy
 from portico.sdk import context
 from portico.sdk.absent import later
-from portico.sdk.autoscaling import FunctionAutoscaler, FunctionAutoscalerSettings, FunctionStats, given
+from portico.sdk.autoscaling import FunctionAutoscaler, FunctionAutoscalerSettings, FunctionStats, given, target_of
 from portico.sdk.bridge import bridge, bridge_to
 from portico.sdk.function_call import FunctionCall
 from portico.sdk.mounts import LocalMount
@@ -22,7 +22,7 @@ from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from portico.client.answers import Route
+    from portico.client.answers import Route, Say
     from portico.client.mapping import Results
 
 P = ParamSpec("P")
@@ -288,21 +288,19 @@ class Function(Registered, Generic[P, R]):
     @property
     def autoscaler(self) -> FunctionAutoscaler:
         """How it is scaled: `autoscaler.settings()`, `autoscaler.update(…)`."""
-        return FunctionAutoscaler(self._control)
+        return FunctionAutoscaler(self._control, self._parameters)
 
     async def _get_current_stats_aio(self) -> FunctionStats:
         from portico.client import loops
-        from portico.client.answers import ask
 
-        return FunctionStats(**await loops.ask(self._control("get_current_stats"), ask("GET", "/stats")))
+        return FunctionStats(**await loops.ask(*self._stats()))
 
     @bridge_to(_get_current_stats_aio)
     def get_current_stats(self) -> FunctionStats:
         """How many inputs wait and run, and how many containers there are, now."""
         from portico.client import calls
-        from portico.client.answers import ask
 
-        return FunctionStats(**calls.ask(self._control("get_current_stats"), ask("GET", "/stats")))
+        return FunctionStats(**calls.ask(*self._stats()))
 
     __getattr__ = later("modal.Function", _LATER)
 
@@ -328,6 +326,11 @@ class Function(Registered, Generic[P, R]):
 
     def _spawning(self, verb: str) -> Route:
         return self._route(verb, generator=False).elsewhere(SPAWN_DOMAIN)
+
+    def _stats(self) -> tuple[Route, Say]:
+        from portico.client.answers import ask  # see `remote`
+
+        return self._control("get_current_stats"), ask("GET", target_of("stats", self._parameters))
 
     def _control(self, verb: str) -> Route:
         return self._to(verb).elsewhere(CONTROL_DOMAIN)

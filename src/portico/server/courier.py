@@ -43,10 +43,10 @@ class Delivery:
     failed: bool
 
 
-async def carry(call: CallRecord, input_id: str, lease: Lease, bodies: Bodies) -> Delivery:
-    """Send it to the container of this lease; what it answers. LostError when there is no whole answer."""
+async def carry(call: CallRecord, input_id: str, lease: Lease, door: str, bodies: Bodies) -> Delivery:
+    """Send it to the container of this lease, at its door; what it answers. LostError when there is no whole answer."""
     try:
-        reader, writer = await _connect(lease.address)
+        reader, writer = await _connect(lease.address + door)
     except OSError:
         raise LostError(untouched=True) from None
     try:

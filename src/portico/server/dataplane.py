@@ -27,17 +27,13 @@ from portico.model.naming import call_host
 from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
-from portico.server.endpoint import FunctionEndpoint, Gate, HasUrl, MethodEndpoint, Passage, Unavailable
+from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, NotCalled, Passage, Unavailable
 from portico.server.pools import Pools
 from portico.server.seat import Seat
 from portico.server.supervisor import SHUTTING_DOWN, STOP_GRACE, Counts, Supervisor
 from portico.wire.calls import CONTROL_DOMAIN, SPAWN_DOMAIN, STORED_HOST, calls_host, other_host
 
 log = logging.getLogger("portico.dataplane")
-
-METHOD_NOT_TAKEN: Final = Refusal(
-    400, "modal-http: this version cannot spawn, scale or look at methods of classes yet", code="unsupported"
-)
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
@@ -86,6 +82,7 @@ class LiveApp:
 
     release: Release
     endpoints: dict[str, FunctionEndpoint] = field(default_factory=dict)
+    parts: dict[str, FunctionEndpoint | MethodEndpoint] = field(default_factory=dict)  # what is called or has a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +159,10 @@ class CallDirectory:
         if not host.endswith((SPAWN_DOMAIN, CONTROL_DOMAIN)):
             return None
         function = self.table.get(calls_host(host))
-        takes = isinstance(function, FunctionEndpoint) or (
-            isinstance(function, HasUrl) and host.endswith(CONTROL_DOMAIN)
+        takes = isinstance(function, FunctionEndpoint | MethodEndpoint) or (
+            isinstance(function, NotCalled) and host.endswith(CONTROL_DOMAIN)
         )
-        if function is None or takes:
-            return self._desk if takes else None
-        return Unavailable(METHOD_NOT_TAKEN) if isinstance(function, MethodEndpoint) else function
+        return self._desk if takes else function
 
     def claimed(self) -> None:
         """It is known which functions there are."""
@@ -213,7 +208,10 @@ class DataPlane:
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.on_tokens_used: Callable[[], None] = lambda: None  # some time after a use of a proxy token
-        self._admission = Admission(rate_limit, now=self._loop.time, on_token_use=self._token_used)
+        ingress = ingress or IngressOptions()
+        self._admission = Admission(
+            rate_limit, now=self._loop.time, redirect_after=ingress.redirect_after, on_token_use=self._token_used
+        )
         self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 
@@ -358,36 +356,34 @@ class DataPlane:
 
     def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
         """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
-        app = self._apps.get(app_id)
-        if app is None:
-            seat.refused(NOT_UP)
-        elif function not in app.endpoints:
-            seat.refused(pages.INVALID_CALL)
+        endpoint = self.endpoint(app_id, function)
+        if endpoint is not None:
+            seat.ask(endpoint, input_id)
         else:
-            seat.ask(app.endpoints[function], input_id)
+            seat.refused(pages.INVALID_CALL if app_id in self._apps else NOT_UP)
 
     def function(self, app_id: str, function: str) -> FunctionSpec | None:
-        """What the live version of an app says about a function."""
+        """What the live version of an app says about a function or a method."""
         endpoint = self.endpoint(app_id, function)
-        return endpoint.supervisor.function if endpoint is not None else None
+        return endpoint.function if endpoint is not None else None
 
-    def requested_at(self, host: str) -> FunctionEndpoint | None:
+    def requested_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
         """The function that answers requests at this host."""
         found = self.find(host)
         target = found.endpoint if isinstance(found, Route) else None
-        return target if isinstance(target, FunctionEndpoint) else None
+        return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
 
-    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | None:
-        """A function of a living app."""
+    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | MethodEndpoint | None:
+        """A function of a living app, a class, or a method, "Class.method"."""
         app = self._apps.get(app_id)
-        return app.endpoints.get(function) if app is not None else None
+        return None if app is None else app.parts.get(function) or app.endpoints.get(function)
 
-    def called_at(self, host: str) -> FunctionEndpoint | None:
+    def called_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
         """The function that this host of the calls' socket means."""
         target = self.calls.table.get(host)
-        if isinstance(target, HasUrl):
+        if isinstance(target, NotCalled):
             target = target.function
-        return target if isinstance(target, FunctionEndpoint) else None
+        return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
 
     def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
@@ -484,11 +480,24 @@ class DataPlane:
                 endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
-        parts = _parts(app, called=False)
-        targets = {label: parts[name] for name, label in release.labels.items()}
+        app.parts = self._parts(app)
+        targets: dict[str, Endpoint] = {label: app.parts[name] for name, label in release.labels.items()}
         hosts = _callable(release, app)
         self._lead(release.app_id, release.app_name, targets, hosts, ephemeral=release.ephemeral)
         self._keep_templates()
+
+    def _parts(self, app: LiveApp) -> dict[str, FunctionEndpoint | MethodEndpoint]:
+        parts: dict[str, FunctionEndpoint | MethodEndpoint] = {}
+        for function in app.release.spec.functions:
+            endpoint = app.endpoints[function.name]
+            if function.cls is None:
+                parts[function.name] = endpoint
+                continue
+            for part in function.parts:
+                is_web = part.web is not None
+                desk = self._web_desk if is_web else None
+                parts[part.name] = MethodEndpoint(endpoint, part, called=not is_web, desk=desk)
+        return parts
 
     def _lead(
         self, app_id: str, app_name: str, labels: dict[str, Endpoint], hosts: dict[str, Endpoint], *, ephemeral: bool
@@ -533,18 +542,6 @@ class DataPlane:
         task.add_done_callback(self._leaving.pop)
 
 
-def _parts(app: LiveApp, *, called: bool) -> dict[str, Endpoint]:
-    """The functions and methods of an app, by name."""
-    parts: dict[str, Endpoint] = {}
-    for function in app.release.spec.functions:
-        endpoint = app.endpoints[function.name]
-        if function.cls is None:
-            parts[function.name] = endpoint
-        for method in function.cls.methods if function.cls is not None else ():
-            parts[f"{function.name}.{method.name}"] = MethodEndpoint(endpoint, method.name, called=called)
-    return parts
-
-
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -557,9 +554,12 @@ def _is_address(host: str) -> bool:
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
     hosts: dict[str, Endpoint] = {}
-    for name, endpoint in _parts(app, called=True).items():
-        url = release.urls.get(name)
-        target: Endpoint = endpoint if url is None else HasUrl(endpoint, url)
+    for name, endpoint in {**app.endpoints, **app.parts}.items():
+        target: Endpoint = endpoint
+        if (url := release.urls.get(name)) is not None:
+            target = NotCalled(endpoint, Refusal(405, url, code="invalid"))
+        elif endpoint.function.cls is not None:
+            target = NotCalled(endpoint, pages.INVALID_CALL)
         for owner in (release.app_id, release.app_name):
             hosts[call_host(release.environment, owner, name)] = target
     return hosts

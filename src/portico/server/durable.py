@@ -31,9 +31,10 @@ log = logging.getLogger("portico.durable")
 
 SWEEP: Final = 3600.0  # seconds between removals of old results
 _SWEPT: Final = 500  # of them in one transaction
+_BREATH: Final = 0.5  # seconds until a call whose container was gone before it came asks for another one
 
 
-Key = tuple[str, str]  # app id, function
+Key = tuple[str, str]  # app id, and the function's name or the line of it, see core/durable.py
 
 
 def _text(text: str) -> Body:
@@ -63,12 +64,12 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """Whose it is."""
+        """Where it waits."""
         return self.call.app_id, self.call.function
 
 
 class Queue:
-    """What waits for one function."""
+    """What waits in one line of a function."""
 
     def __init__(self) -> None:
         self.line: decide.Line[Job] = decide.Line()
@@ -133,7 +134,7 @@ class DurableCalls:
         return call_id
 
     def is_long(self, key: Key) -> bool:
-        """Whether hundreds of calls wait for this function."""
+        """Whether hundreds of calls wait there."""
         queue = self._queues.get(key)
         return queue is not None and queue.line.more
 
@@ -308,12 +309,13 @@ class DurableCalls:
     async def _run(self, key: Key, queue: Queue, job: Job) -> None:
         """One attempt."""
         line = queue.line
-        seat = Seat(asyncio.get_running_loop(), lambda: self._end(job, "function_timeout"))
+        target = job.call.head.split(b" ", 2)[1]
+        seat = Seat(asyncio.get_running_loop(), target, lambda: self._end(job, "function_timeout"))
         waits = True
         try:
             # an id of its own for each attempt: a container may still have to hear of the end of an earlier one
             input_id = f"{job.call.id}-{random.getrandbits(32):08x}"
-            self._bridge.post(self._data.seat, seat, *key, input_id)
+            self._bridge.post(self._data.seat, seat, key[0], decide.function_of(key[1]), input_id)
             answer = await seat.seated
             line.waiting -= 1
             waits = False
@@ -322,7 +324,7 @@ class DurableCalls:
             else:
                 self._pump(key)
                 job.lease = answer
-                await self._use(job, answer, input_id)
+                await self._use(job, answer, seat.door, input_id)
         except asyncio.CancelledError:
             if job.lease is None:
                 self._bridge.post(seat.leave)
@@ -339,7 +341,7 @@ class DurableCalls:
                 self._jobs.pop(job.call.id, None)
             self._pump(key)
 
-    async def _use(self, job: Job, lease: Lease, input_id: str) -> None:
+    async def _use(self, job: Job, lease: Lease, door: str, input_id: str) -> None:
         """It has a slot."""
         call = job.call = replace(job.call, state=CallState.STARTED, attempts=job.call.attempts + 1, not_before=None)
         try:
@@ -348,7 +350,7 @@ class DurableCalls:
             self._bridge.post(lease.release)
             raise
         try:
-            delivery = await carry(call, input_id, lease, self._bodies)
+            delivery = await carry(call, input_id, lease, door, self._bodies)
         except LostError as lost:
             # a foreign program says nothing of inputs: it has ended one when its connection has
             self._bridge.post(lease.release if lease.is_foreign else lease.broken)
@@ -377,6 +379,7 @@ class DurableCalls:
         if self._closing:
             return
         if code in ("exhausted", "function_timeout"):  # other inputs were before it: it goes on waiting
+            self._queue(key).line.shrink()
             await asyncio.sleep(refusal.retry_after or 1)
             self._queue(key).line.again(job)
         elif code == "start_failed":
@@ -386,6 +389,8 @@ class DurableCalls:
             job.call = await self._finish(job.call, STOPPED)
         elif refusal is pages.INVALID_CALL:
             job.call = await self._finish(job.call, REMOVED)
+        elif code == "invalid":  # the next version of its class has other parameters
+            job.call = await self._finish(job.call, Outcome(status=400, body=_text(_plain(refusal)), code=code))
         else:  # its app is not up: it waits for `app_live`
             queue = self._queue(key)
             queue.line.again(job)
@@ -415,7 +420,7 @@ class DurableCalls:
 
     async def _failed(self, call: CallRecord, outcome: Outcome) -> tuple[CallRecord, Requeued | None]:
         """An attempt has failed: it runs again, or this is what it came to."""
-        spec = await self._bridge.call(self._data.function, call.app_id, call.function)
+        spec = await self._bridge.call(self._data.function, call.app_id, decide.function_of(call.function))
         again = decide.next_attempt(spec.retries if spec is not None else None, call.attempts, self._now())
         if again is None:
             return await self._finish(call, outcome), None
@@ -427,6 +432,7 @@ class DurableCalls:
         """No container has seen it: it is as before."""
         await self._journal.write(change)
         job.call = replace(job.call, state=CallState.QUEUED, attempts=change.attempts, not_before=None)
+        await asyncio.sleep(_BREATH)  # containers that die as soon as they are ready must not spin
         self._queue(job.key).line.again(job)
 
     async def _finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from portico.ingress.head import RESULT_PARAMETER
 from portico.ingress.pages import INVALID_CALL
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
 from portico.model.errors import InvalidError
+from portico.model.naming import door_of
 from portico.model.policy import Scope
 from portico.model.spec import FunctionSpec
 from portico.server.pools import Pools, text_of, wrong_parameters
 from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
-from portico.wire.container import door_of
 
 
 class FunctionEndpoint:
     """A function's endpoint. While it is held, inputs wait for the next version. place: what policies know it by."""
 
     def __init__(self, supervisor: Supervisor | Pools, place: Scope, app_id: str, desk: Passage | None = None) -> None:
-        """`desk` takes the requests that are to be stored."""
+        """`desk` takes the requests that are to be stored; those to methods of a class go there by themselves."""
         self.supervisor = supervisor
         self.place = place
         self._doors = _doors(supervisor.function)
@@ -32,9 +33,14 @@ class FunctionEndpoint:
         return f"<FunctionEndpoint {self.supervisor!r}{held}>"
 
     @property
+    def function(self) -> FunctionSpec:
+        """What is called or has a URL."""
+        return self.supervisor.function
+
+    @property
     def is_protected(self) -> bool:
         """Whether the code asks for proxy auth."""
-        web = self.supervisor.function.web
+        web = self.function.web
         return web is not None and web.requires_proxy_auth
 
     @property
@@ -92,14 +98,32 @@ class FunctionEndpoint:
 class MethodEndpoint:
     """A method of a class: its inputs go where all of the class go, and there to a socket of its own.
 
-    called: it is called by our own clients, whose queries have nothing but the class's parameters.
+    desk: takes the requests that are to be stored. called: it is called by our own clients, whose queries have nothing
+    but the class's parameters.
     """
 
-    def __init__(self, cls: FunctionEndpoint, method: str, *, called: bool) -> None:
+    def __init__(self, cls: FunctionEndpoint, part: FunctionSpec, *, called: bool, desk: Passage | None = None) -> None:
+        self.function = part
         self._cls = cls
-        self._method = method
-        self._door = _door(cls.supervisor.function, method)
+        self._method = part.name.rpartition(".")[2]
+        self._door = _door(cls.supervisor.function, self._method)
         self._called = called
+        self._desk = desk
+
+    @property
+    def supervisor(self) -> Supervisor | Pools:
+        """The class's."""
+        return self._cls.supervisor
+
+    @property
+    def app_id(self) -> str:
+        """Whose it is."""
+        return self._cls.app_id
+
+    @property
+    def counts(self) -> Counts:
+        """How the class is doing."""
+        return self._cls.counts
 
     @property
     def place(self) -> Scope:
@@ -109,13 +133,15 @@ class MethodEndpoint:
     @property
     def is_protected(self) -> bool:
         """Whether the code asks for proxy auth."""
-        name = f"{self._cls.supervisor.function.name}.{self._method}"
-        parts = self._cls.supervisor.function.parts
-        return any(p.web is not None and p.web.requires_proxy_auth for p in parts if p.name == name)
+        return self.function.web is not None and self.function.web.requires_proxy_auth
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         """A slot of the class's, or a place in its queue."""
+        if waiter.wants_desk and self._desk is not None:
+            return self._desk.lease(waiter, input_id)
         function = self._cls.supervisor.function
+        if not self._called and RESULT_PARAMETER in waiter.target:
+            return INVALID_CALL  # results of methods are not stored
         if self._called and function.cls is not None:
             try:
                 text_of(function.cls, waiter.target, alone=True)
@@ -143,11 +169,11 @@ class Unavailable:
         """Nobody waits here."""
 
 
-class HasUrl(Unavailable):
-    """What calls of a function with a URL lead to: it answers with the URL, for it takes requests and no calls."""
+class NotCalled(Unavailable):
+    """What is scaled and looked at as others are, but takes no calls: a class itself, or what has a URL."""
 
-    def __init__(self, function: Endpoint, url: str) -> None:
-        super().__init__(Refusal(405, url, code="invalid"))
+    def __init__(self, function: FunctionEndpoint | MethodEndpoint, refusal: Refusal) -> None:
+        super().__init__(refusal)
         self.function = function
 
 

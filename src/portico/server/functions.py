@@ -9,7 +9,7 @@ from portico.api.services import Target
 from portico.core.scaling import changed
 from portico.model.errors import NotFoundError
 from portico.server.dataplane import Bridge, DataPlane
-from portico.server.endpoint import FunctionEndpoint
+from portico.server.endpoint import FunctionEndpoint, MethodEndpoint
 from portico.server.supervisor import Supervisor
 
 
@@ -28,13 +28,15 @@ class Functions:
         """The one that answers requests at this host; NotFoundError when there is none."""
         return await self._bridge.call(self._find_web, host)
 
-    async def about(self, target: Target, what: str) -> dict[str, Any] | None:
+    async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
         """Its "retries", "stats" or "autoscaler"."""
-        return await self._bridge.call(self._about, target, what)
+        return await self._bridge.call(self._about, target, what, parameters)
 
-    async def update_autoscaler(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
+    async def update_autoscaler(
+        self, target: Target, settings: dict[str, float | None], parameters: bytes
+    ) -> dict[str, Any]:
         """Change some of its settings, until its next version; all of them."""
-        return await self._bridge.call(self._update, target, settings)
+        return await self._bridge.call(self._update, target, settings, parameters)
 
     # -- on the ingress's loop ------------------------------------------------------------------------------------
     def _find(self, host: str) -> Target:
@@ -43,41 +45,40 @@ class Functions:
     def _find_web(self, host: str) -> Target:
         return _target(self._data.requested_at(host))
 
-    def _endpoint(self, target: Target) -> FunctionEndpoint:
+    def _endpoint(self, target: Target) -> FunctionEndpoint | MethodEndpoint:
         endpoint = self._data.endpoint(target.app_id, target.function)
         if endpoint is None:
             raise NotFoundError("There is no such function.")
         return endpoint
 
-    def _supervisor(self, target: Target) -> Supervisor:
+    def _supervisor(self, target: Target, parameters: bytes) -> Supervisor:
         supervisor = self._endpoint(target).supervisor
-        if isinstance(supervisor, Supervisor):
-            return supervisor
-        raise NotFoundError("There is no such function.")  # a class has many pools
+        return supervisor if isinstance(supervisor, Supervisor) else supervisor.pool(parameters)
 
-    def _about(self, target: Target, what: str) -> dict[str, Any] | None:
+    def _about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
         endpoint = self._endpoint(target)
         if what == "retries":
-            policy = endpoint.supervisor.function.retries
+            policy = endpoint.function.retries
             return None if policy is None else asdict(policy)
         if what == "stats":
-            counts, supervisor = endpoint.counts, self._supervisor(target)
+            supervisor = self._supervisor(target, parameters)
+            counts = endpoint.counts if supervisor is endpoint.supervisor else supervisor.counts
             return {
                 "backlog": counts.queued,
                 "num_total_runners": counts.starting + counts.ready,
                 "num_running_inputs": counts.running,
                 "input_headroom": supervisor.room,
             }
-        return asdict(self._supervisor(target).wish)
+        return asdict(self._supervisor(target, parameters).wish)
 
-    def _update(self, target: Target, settings: dict[str, float | None]) -> dict[str, Any]:
-        supervisor = self._supervisor(target)
+    def _update(self, target: Target, settings: dict[str, float | None], parameters: bytes) -> dict[str, Any]:
+        supervisor = self._supervisor(target, parameters)
         supervisor.rescale(changed(supervisor.wish, settings))
         return asdict(supervisor.wish)
 
 
-def _target(endpoint: FunctionEndpoint | None) -> Target:
+def _target(endpoint: FunctionEndpoint | MethodEndpoint | None) -> Target:
     if endpoint is None:
         raise NotFoundError("There is no such function.")
-    function = endpoint.supervisor.function
-    return Target(endpoint.app_id, function.name, function.is_generator)
+    function = endpoint.function
+    return Target(endpoint.app_id, function.name, function.is_generator, endpoint.supervisor.function.cls)

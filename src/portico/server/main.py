@@ -93,7 +93,11 @@ class _Server:
         }
         engine = ProcessEngine(run_dir, control.logs, told=told)
         sockets = Sockets.inside(run_dir)
-        ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
+        ingress = IngressOptions(
+            max_message=settings.websocket_limit,
+            trusted=settings.trusted_networks,
+            redirect_after=settings.redirect_after,
+        )
         machine = socket.gethostname().partition(".")[0].lower()
         data = DataPlane(
             settings.domain,

@@ -12,7 +12,7 @@ from typing import Final
 
 from portico.ingress.ports import Lease, Refusal, Waiter
 from portico.model import parameters
-from portico.model.errors import InvalidError
+from portico.model.errors import InvalidError, ResourceExhaustedError
 from portico.model.limits import DEFAULT_LIMITS
 from portico.model.spec import ClassSpec, FunctionSpec
 from portico.server.supervisor import Counts, Supervisor
@@ -63,6 +63,14 @@ class Pools:
             return pool
         self._pools.move_to_end(text)
         return pool.lease(waiter, input_id)
+
+    def pool(self, query: bytes) -> Supervisor:
+        """That of these values; InvalidError when they are wrong, ResourceExhaustedError when there is no place."""
+        text = text_of(self._cls, b"?" + query, alone=True)
+        pool = self._pools.get(text) or self._open(text)
+        if isinstance(pool, Refusal):
+            raise ResourceExhaustedError(pool.text.removeprefix("modal-http: "))
+        return pool
 
     def leave(self, waiter: Waiter) -> bool:
         """See `Supervisor.leave`."""

@@ -14,9 +14,9 @@ class Seat:
     """One attempt's place. `seated` has its lease, or why there is none; both belong to the control plane's loop."""
 
     wants_desk = False
-    target = b"/"
 
-    def __init__(self, control: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]) -> None:
+    def __init__(self, control: asyncio.AbstractEventLoop, target: bytes, on_timeout: Callable[[], None]) -> None:
+        self.target = target
         self.seated: asyncio.Future[Lease | Refusal] = control.create_future()
         self._control = control
         self._on_timeout = on_timeout

@@ -320,12 +320,11 @@ class Supervisor:
         """A container is gone."""
         worker = self._workers.pop(container.id)
         state, worker.state = worker.state, after(worker.state, ContainerEvent.EXITED)
-        if worker.member is not None:
-            self.pool.remove(worker.member)
+        had_inputs = worker.member is not None and bool(self.pool.remove(worker.member))
         if state is ContainerState.STARTING:
             self._start_failed(container.id, StartFailure(f"the container ended while it started ({status})"))
         elif worker.member is not None and not worker.stopping:
-            self._died(worker, status)
+            self._died(worker, status, had_inputs=had_inputs)
         if self._closed:
             self._check_gone()
         else:
@@ -364,7 +363,9 @@ class Supervisor:
             self._backoff.failed(now)
         if self._proofs:
             message = f"A container of {self.function.name} did not start: {failure.cause}"
-            self._settle_proofs(StartError(message, detail=failure.detail or None))
+            error = StartError(message, detail=failure.detail or None)
+            error.container_id = container_id
+            self._settle_proofs(error)
         else:
             self._notify(container_id, f"the container did not start: {failure.cause}\n{failure.detail}")
         counts = self.counts
@@ -373,12 +374,13 @@ class Supervisor:
             for waiter, _ in self.pool.drain_queue():
                 waiter.refused(refusal)
 
-    def _died(self, worker: Worker, status: str) -> None:
-        """A container that was ready has gone by itself. One that does so again and again is a failing start."""
+    def _died(self, worker: Worker, status: str, *, had_inputs: bool) -> None:
+        """A container that was ready has gone by itself. One that does so again and again is a failing start, unless
+        its inputs may be why: those fail, and the next ones get a new one."""
         log.warning("%s of %s ended unexpectedly: %s", worker.container.id, self.function.name, status)
         self._notify(worker.container.id, f"the container ended unexpectedly: {status}")
         now = self._loop.time()
-        quick = not worker.served and now - worker.ready_at < QUICK_DEATH
+        quick = not worker.served and not had_inputs and now - worker.ready_at < QUICK_DEATH
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > 1:
             self._backoff.failed(now)

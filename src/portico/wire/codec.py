@@ -11,6 +11,7 @@ from portico.model.errors import DeserializationError, InvalidError, Serializati
 _PLAIN: Final = frozenset([type(None), bool, int, float, str, bytes])
 _FEW: Final = 8
 MAX_FUNCTION = 16 * 1024 * 1024  # bytes
+_MACHINERY = frozenset({"portico", "cloudpickle", "pickle", "copyreg", "importlib"})
 
 
 def dump_function(function: Callable[..., Any] | None) -> bytes:
@@ -64,7 +65,7 @@ def dump(value: object, what: str) -> bytes:
         raise SerializationError(
             f"{what} cannot be sent: {type(error).__name__}: {error}",
             hint="What a call takes and gives must be picklable: data, not open files, sockets, locks or generators.",
-        ) from error
+        ) from _cause(error)
     return data
 
 
@@ -87,4 +88,12 @@ def load(data: bytes | bytearray, what: str) -> Any:
         raise DeserializationError(
             f"{what} cannot be rebuilt here: {type(error).__name__}: {error}",
             hint="What its type needs must be importable on both sides.",
-        ) from error
+        ) from _cause(error)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """The error with its traceback from the user's code on (`__reduce__`, an import); None where there is none."""
+    shown = error.__traceback__
+    while shown is not None and shown.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
+        shown = shown.tb_next
+    return error.with_traceback(shown) if shown is not None else None

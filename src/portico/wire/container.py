@@ -6,8 +6,6 @@ A packet has at most `MAX_PACKET` bytes. The end of the stream means that the ot
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from portico.model.spec import EntrySpec, FunctionSpec
@@ -104,11 +102,6 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """Container -> server: this input has ended (answers Cancel, and responses marked with HELD_HEADER)."""
 
     input_id: str
-
-
-def door_of(method: str) -> str:
-    """What a method's socket has behind the container's address; a function, without a name here, has nothing."""
-    return f".{hashlib.sha256(method.encode()).hexdigest()[:6]}" if method else ""
 
 
 _encode = msgspec.json.Encoder().encode

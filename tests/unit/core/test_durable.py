@@ -120,3 +120,25 @@ def test_other_inputs_are_not_crowded_out() -> None:
     line = a_line(*map(str, range(durable.PAGE)))
     line.window = durable.LAST_WINDOW
     assert sum(line.take() is not None for _ in range(durable.PAGE)) == durable.MOST_WAITING
+
+
+def test_methods_have_a_line_for_each_set_of_parameters_up_to_a_number() -> None:
+    """So one set does not wait for another, and there are not as many lines as values."""
+    lines = {durable.line_of("Model.f", f"size={size}") for size in range(10_000)}
+    assert len(lines) == durable.LINES
+    assert {durable.function_of(line) for line in lines} == {"Model.f"}
+    assert durable.line_of("f", "") == durable.function_of("f") == "f"
+
+
+def test_a_line_that_was_turned_away_begins_slowly_again() -> None:
+    """What is under way stays; no more follow until there are few."""
+    line = a_line(*map(str, range(durable.PAGE)))
+    while line.grow():
+        pass
+    for _ in range(durable.MOST_WAITING):
+        line.take()
+    line.waiting = 0
+    line.shrink()
+    assert line.take() is None
+    line.under_way = durable.FIRST_WINDOW - 1
+    assert line.take() is not None

@@ -387,12 +387,29 @@ def test_methods_are_no_functions():
         modal.App("seed").function()(modal.method()(f))
 
 
-@pytest.mark.parametrize("verb", ["spawn", "spawn_map"])
-def test_methods_are_not_spawned_yet(verb):
-    """They say so, with a way around."""
-    for cls in (cls_of(Base)[1], modal.Cls.from_name("app", "Base")):
-        with pytest.raises(UnsupportedError, match=f"{verb} of a method"):
-            getattr(cls().inherited, verb)()
+def test_an_object_whose_app_does_not_run_cannot_be_scaled():
+    """It says so; a method of that name is the user's own."""
+    with pytest.raises(ExecutionError, match="its app does not run"):
+        cls_of(Model)[1](name="egg").update_autoscaler(min_containers=1)
+
+    class Own:
+        @modal.method()
+        def autoscaler(self):
+            return "own"
+
+    Own.__qualname__ = "Own"  # as in global scope
+    assert cls_of(Own)[1]().autoscaler.local() == "own"
+
+
+def test_methods_whose_names_have_the_same_hash_are_refused():
+    """Their sockets would be one."""
+
+    def f(self):
+        pass
+
+    clashing = type("Clashing", (), {name: modal.method()(f) for name in ("m2735", "m5550")})
+    with pytest.raises(InvalidError, match="'m2735' and 'm5550' of Clashing cannot be told apart"):
+        cls_of(clashing)
 
 
 @pytest.mark.parametrize("name", ["with_options", "with_concurrency", "with_batching"])

@@ -11,6 +11,7 @@ import pytest
 from portico.engines.fake import FakeEngine
 from portico.ingress.ports import Lease, Refusal
 from portico.model.errors import StartError
+from portico.model.naming import door_of
 from portico.model.policy import Scope
 from portico.model.ports import BuiltImage, ContainerStart, StartFailure
 from portico.model.spec import (
@@ -27,7 +28,6 @@ from portico.model.spec import (
 from portico.server.endpoint import FunctionEndpoint, MethodEndpoint
 from portico.server.pools import LIMIT, Pools
 from portico.server.supervisor import Supervisor
-from portico.wire.container import door_of
 
 
 class Input:
@@ -73,7 +73,11 @@ class Bench:
         self._numbers = itertools.count()
         self.pools = self.new(spec)
         self.endpoint = FunctionEndpoint(self.pools, Scope(), "ap-1")
-        self.method = MethodEndpoint(self.endpoint, "f", called=False)
+        self.method = self.at("f", called=False)
+
+    def at(self, method: str, *, called: bool) -> MethodEndpoint:
+        part = next(part for part in self.pools.function.parts if part.name == f"Model.{method}")
+        return MethodEndpoint(self.endpoint, part, called=called)
 
     def new(self, spec: FunctionSpec) -> Pools:
         return Pools(spec, lambda text: self._supervisor(spec, text))
@@ -140,7 +144,7 @@ async def test_each_set_of_values_has_containers_of_its_own(bench: Bench) -> Non
 
 async def test_methods_share_containers(bench: Bench) -> None:
     """Each has a door of its own in them."""
-    g = MethodEndpoint(bench.endpoint, "g", called=True)
+    g = bench.at("g", called=True)
     asked = await bench.served("/?size=1")
     waits = bench.ask("/?size=1", g)
     assert (asked.door, waits.door) == (door_of("f"), door_of("g"))
@@ -163,7 +167,7 @@ async def test_wrong_values_are_refused_and_start_nothing(bench: Bench, target: 
 
 async def test_a_call_has_no_other_parameters(bench: Bench) -> None:
     """What is more would go unheard."""
-    refusal = bench.ask("/?size=1&colour=red", MethodEndpoint(bench.endpoint, "f", called=True)).refusal
+    refusal = bench.ask("/?size=1&colour=red", bench.at("f", called=True)).refusal
     assert refusal is not None
     assert "no parameter 'colour'" in refusal.text
 
@@ -244,7 +248,7 @@ async def test_unknown_values_are_proved_by_loading_the_class(bench: Bench) -> N
 async def test_the_next_version_takes_over_those_who_wait(bench: Bench) -> None:
     """Each in the pool of its values; those of a method that there is no more are told so."""
     f = bench.ask("/?size=1")
-    g = bench.ask("/?size=2", MethodEndpoint(bench.endpoint, "g", called=True))
+    g = bench.ask("/?size=2", bench.at("g", called=True))
     new = bench.new(function(WITH_DEFAULT, methods=("f",)))
     before = bench.endpoint.switch(new)
     await asyncio.wait_for(before.gone(), 10)

@@ -453,12 +453,23 @@ async def test_a_drained_version_ends_when_its_inputs_have(bench: Bench) -> None
 async def test_a_quickly_dying_container_is_a_failing_start(bench: Bench) -> None:
     """The second time in a row, requests are told instead of kept waiting."""
     for number in range(2):
-        bench.ask()
+        bench.supervisor.rouse()
         await bench.ready(number)
         bench.engine.containers[number].exit("signal 11 (SIGSEGV)")
     refused = bench.ask()
     assert refused.refusal is not None
     assert "SIGSEGV" in refused.refusal.text
+
+
+async def test_containers_that_die_of_their_inputs_are_no_failing_starts(bench: Bench) -> None:
+    """However quickly, and however often: the next input gets a new one at once."""
+    for number in range(4):
+        asked = bench.ask()
+        await bench.ready(number)
+        assert asked.lease is not None
+        bench.engine.containers[number].exit("exit code 7")
+    assert bench.ask().refusal is None
+    assert len(bench.engine.containers) == 5
 
 
 async def test_a_container_that_dies_after_it_has_served_is_no_failing_start(bench: Bench) -> None:
@@ -481,7 +492,7 @@ async def test_a_container_that_breaks_its_connections_before_it_is_gone_has_die
         asked.lease.broken()
         bench.engine.containers[number].exit("exit code 3")
     assert "exit code 3" in bench.notes[0]
-    assert bench.ask().refusal is not None
+    assert bench.ask().refusal is None
 
 
 @pytest.mark.parametrize("verb", ["release", "hold", "cancel", "broken"])
