@@ -63,6 +63,7 @@ async def _echoes(port: int, host: str, connections: int, seconds: float) -> lis
     for client in clients:
         client.begin()
     await asyncio.sleep(seconds)
+    await clients[0].echoed  # on a busy machine, a short time is over before anything has come
     for client in clients:
         client.close()
     return [echo for client in clients for echo in client.times]
@@ -77,6 +78,7 @@ class Client(asyncio.Protocol):
     def __init__(self, host: str) -> None:
         self.times: list[float] = []
         self.opened = asyncio.get_running_loop().create_future()
+        self.echoed = asyncio.get_running_loop().create_future()  # the first one
         self._host = host
         self._transport = cast("asyncio.Transport", None)
         self._received = 0
@@ -95,6 +97,8 @@ class Client(asyncio.Protocol):
         self._received += len(data)
         if self._received == self.ECHO:
             self.times.append(time.perf_counter() - self._sent)
+            if not self.echoed.done():
+                self.echoed.set_result(None)
             self.begin()
 
     def begin(self) -> None:
