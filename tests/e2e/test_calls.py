@@ -287,9 +287,11 @@ def test_what_goes_wrong_is_said(laptop: Machine, call: str, name: str, text: st
 
 
 def test_a_function_that_waits_for_itself_meets_its_deadline(laptop: Machine) -> None:
-    """Its only container is the caller: an error, not a hang."""
+    """Its only container is the caller: an error that says so, not a hang."""
     assert says(laptop, "f('selfish').remote(0)") == "done"
-    assert says(laptop, "attempt(lambda: f('selfish').remote(1))")[0] == "FunctionTimeoutError"
+    name, text = says(laptop, "attempt(lambda: f('selfish').remote(1))")[:2]
+    assert name == "FunctionTimeoutError"
+    assert "1 more waited for it, with no slot free" in text
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 
 from portico.ingress.head import RequestHead
@@ -33,6 +34,12 @@ def too_large(limit: int) -> Refusal:
     power = min(3, max(0, (limit.bit_length() - 1) // 10))
     size = f"{limit / (1 << 10 * power):g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
     return Refusal(413, f"modal-http: bad request: the request's body is over {size}")
+
+
+def timed_out_while_full(queued: int) -> Refusal:
+    """The refusal of a call that has run for too long, while `queued` others found no slot of its function."""
+    text = f"{TIMED_OUT.text}; {queued} more waited for it, with no slot free: a call that waits for its own function"
+    return replace(TIMED_OUT, text=f"{text} needs a higher max_containers or @modal.concurrent")
 
 
 def see_other(url: bytes) -> Refusal:

@@ -34,6 +34,10 @@ class Lease(Protocol):
     def is_foreign(self) -> bool:
         """Whether a program of the user's own answers there: it knows nothing of us, and of inputs."""
 
+    @property
+    def queued(self) -> int:
+        """How many inputs of the same function wait, because no slot of it is free."""
+
     def release(self) -> None:
         """The input has ended: the slot is free."""
 

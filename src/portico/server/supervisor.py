@@ -80,6 +80,11 @@ class SlotLease(Lease["Worker", Waiter]):
         """Whether a program of the user's own does."""
         return self.member.container.supervisor.is_foreign
 
+    @property
+    def queued(self) -> int:
+        """How many others wait for a slot."""
+        return self.member.container.supervisor.pool.queued
+
     def release(self) -> None:
         """The input has ended."""
         self.member.container.supervisor.give_back(self)
