@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from bench.stand import APPS, Stand, command, get, report, spread, stand, summary
+import psutil
+
+from bench.stand import APPS, Stand, command, get, report, seconds_of, spread, stand, summary
 
 ROUNDS = 7
 PEERS = Path(__file__).parent / "peers"
@@ -29,6 +31,7 @@ def main(quick: bool = False) -> None:
         sides = {"portico": ours} if quick else {"portico": ours, "ray": peers.enter_context(ray())}
         trips: dict[str, list[float]] = {name: [] for name in sides}
         rates: dict[str, list[float]] = {name: [] for name in sides}
+        computed: list[float] = []
         for side in sides.values():
             side.ask("round_trips", calls)
             side.ask("mapping", inputs)
@@ -36,9 +39,14 @@ def main(quick: bool = False) -> None:
             for name, side in sides.items():
                 trips[name] += side.ask("round_trips", calls)
             for name, side in sides.items():
+                before = ours.computed
                 rates[name].append(side.ask("mapping", inputs))
+                if side is ours:
+                    computed.append((ours.computed - before) / inputs * 1e6)
     report("a call and its result, between two warm containers", _compare(trips, spread, 3, lower=True))
-    report(f"map of {inputs} over two containers, per second", _compare(rates, summary, 0, lower=False))
+    mapped = _compare(rates, summary, 0, lower=False)
+    mapped["portico's CPU for each, µs"] = summary(computed, 0)
+    report(f"map of {inputs} over two containers, per second", mapped)
 
 
 def _compare(sides: dict[str, list[float]], describe: Any, digits: int, *, lower: bool) -> dict[str, Any]:
@@ -53,12 +61,18 @@ class Containers:
     """Functions of ours, asked through an endpoint: what is measured happens between containers."""
 
     def __init__(self, here: Stand) -> None:
+        self._here = here
         self._port = here.port
         self._hosts = here.deploy(APPS / "calls_app.py")
 
     def ask(self, verb: str, number: int) -> Any:
         """What the endpoint of this name measures."""
         return json.loads(get(self._port, self._hosts[verb], f"/?number={number}"))
+
+    @property
+    def computed(self) -> float:
+        """Seconds that the server and the containers have computed."""
+        return sum(map(seconds_of, [self._here.server, *map(psutil.Process, self._here.container_pids())]))
 
 
 class Ray:

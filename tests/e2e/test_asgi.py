@@ -577,6 +577,9 @@ def test_another_sender_is_not_believed(open_house: tuple[Machine, dict[str, str
 
 
 def test_a_network_that_is_none_stops_the_start(machine: Machine) -> None:
-    """With the setting's name and the value."""
-    failed = machine.run("up", "--trusted-proxies", "10.0.0.0/33", code=1)
-    assert "PORTICO_TRUSTED_PROXIES has '10.0.0.0/33'" in failed.stderr
+    """With the setting's name, as it was given, and the value."""
+    failed = machine.run("up", "--trusted-proxies", "10.0.0.0/33", code=2)
+    assert "Error: --trusted-proxies: '10.0.0.0/33' does not appear" in failed.stderr
+    machine.env["PORTICO_TRUSTED_PROXIES"] = "10.0.0.0/33"
+    failed = machine.run("up", code=1)
+    assert "Error: PORTICO_TRUSTED_PROXIES: '10.0.0.0/33' does not appear" in failed.stderr

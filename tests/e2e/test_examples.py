@@ -59,7 +59,7 @@ USES: dict[str, list[Use] | None] = {
     "siblings/words/plural.py": None,
     "spawn_poll.py": [],  # one answer is part of the next request: the tests below know
     "square.py": [Use("square", {"square": 49}, "/?x=7")],
-    "web_server.py": [Use("my_server", Path("/etc/passwd").read_text(), "/etc/passwd")],
+    "web_server.py": [Use("my_server", Path(__file__).read_text(), __file__)],
     "web_url.py": [],  # answers with its own URL, which the tests below know
 }
 FILES = sorted(file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*.py"))

@@ -153,3 +153,12 @@ def test_every_page_is_reachable_from_the_readme():
         targets = [(page.parent / target.partition("#")[0]).resolve() for of, target in links() if of == page]
         waiting += [inner for target in targets for inner in (target.glob("*.md") if target.is_dir() else [target])]
     assert {page for page in PAGES if page.parts[-2] in ("docs", "decisions")} <= seen
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    """The one of its file's name, in its title."""
+    records = [page for page in PAGES if page.parts[-2] == "decisions"]
+    numbers = [int(page.name[:4]) for page in records]
+    assert numbers == list(range(1, len(records) + 1))
+    titles = [page.read_text().partition(".")[0] for page in records]
+    assert titles == [f"# {number}" for number in numbers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from portico.cli.terminal import Terminal
-from portico.wire.control import BuildLine, Event, FunctionState, ImageState, Warned
+from portico.wire.control import BuildLine, Event, FunctionState, ImageState, LogLine, Warned
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -15,7 +15,7 @@ _REFRESH = 10  # times a second
 
 
 class Progress:
-    """Shows images, functions and warnings as their events come; other events are not its business.
+    """Shows images, functions, warnings and containers' lines as their events come; other events are not its business.
 
     On a terminal the tree appears when an image has to be built; what is quick needs none.
     """
@@ -32,6 +32,8 @@ class Progress:
             self._terminal.warn(event.message)
         elif isinstance(event, BuildLine):
             self._terminal.note(f"  {event.line}")
+        elif isinstance(event, LogLine):
+            self._terminal.log(event, beside=True)
         elif isinstance(event, ImageState):
             self._images[event.key] = event
             self._update(image_line(event))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -11,7 +12,9 @@ from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
 from portico.client.settings import load_settings
 from portico.model import errors
+from portico.model.proxies import parse_networks
 from portico.model.settings import Settings
+from portico.model.sizes import parse_size
 from portico.server.main import ServerOptions, run
 
 
@@ -36,6 +39,12 @@ from portico.server.main import ServerOptions, run
     metavar="SIZE",
     help="Or 'unlimited'; a larger one closes with 1009. Default: PORTICO_MAX_WEBSOCKET_MESSAGE, or 2MiB.",
 )
+@click.option(
+    "--redirect-after",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="Send clients of longer requests to the URL of the result (303). Default: PORTICO_REDIRECT_AFTER, or never.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
@@ -48,6 +57,7 @@ def up(
     max_containers: int | None,
     trusted_proxies: str | None,
     max_websocket_message: str | None,
+    redirect_after: int | None,
     listen: str | None,
     systemd: bool,
     ready_fd: int | None,
@@ -62,9 +72,13 @@ def up(
     limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
     settings = replace(settings, limits=limits)
     if trusted_proxies is not None:
-        settings = replace(settings, trusted_proxies=trusted_proxies).validate()
+        _check(parse_networks, trusted_proxies, "--trusted-proxies")
+        settings = replace(settings, trusted_proxies=trusted_proxies)
     if max_websocket_message is not None:
-        settings = replace(settings, max_websocket_message=max_websocket_message).validate()
+        _check(parse_size, max_websocket_message, "--max-websocket-message")
+        settings = replace(settings, max_websocket_message=max_websocket_message)
+    if redirect_after is not None:
+        settings = replace(settings, redirect_after=redirect_after)
     if listen is not None:
         settings = _listening(settings, listen)
     terminal = Terminal.standard()
@@ -75,6 +89,13 @@ def up(
     else:
         announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say
         ctx.exit(run(settings, ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce)))
+
+
+def _check(parse: Callable[[str, str], object], value: str, flag: str) -> None:
+    try:
+        parse(value, flag)
+    except errors.InvalidError as error:
+        raise click.UsageError(f"{error.message} {error.hint}") from None
 
 
 def _listening(settings: Settings, listen: str) -> Settings:

@@ -21,6 +21,15 @@ _AHEAD: Final = 16  # messages that wait for who reads them before the server is
 _kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's loop or, where the image's Python has none, asyncio's."""
+    try:
+        import uvloop  # compiled for one Python version: an image with another may be without it
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `calls.call`."""
     return await send(route, arguments(route, args, kwargs))

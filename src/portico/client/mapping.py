@@ -27,6 +27,7 @@ _FIRST: Final = 16  # calls on their way at the start
 _GROWTH: Final = 0.25  # seconds after which twice as many may be, while inputs wait
 _BATCH: Final = 64  # inputs taken at a time
 _BATCH_SECONDS: Final = 0.005
+_NEVER: Final = float("inf")
 _PAUSE: Final = 0.1  # seconds before a call that the server did not take is sent again; doubles
 _LONGEST_PAUSE: Final = 5.0
 
@@ -79,21 +80,18 @@ class Results:
         self._used = True
 
     def _values(self) -> Generator[Any, None, None]:
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        batches: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
         loop = background_loop()
-        running = asyncio.run_coroutine_threadsafe(self._flow.run(outcomes.put), loop)
-        given = 0
+        running = asyncio.run_coroutine_threadsafe(self._flow.run(_Batching(loop, batches.put)), loop)
         try:
             while True:
-                if given and (outcomes.empty() or given >= _BATCH):
-                    loop.call_soon_threadsafe(self._flow.given, given)
-                    given = 0
-                outcome = outcomes.get()
-                if outcome.last:
-                    self._raise(outcome)
-                    return
-                given += 1
-                yield self._value(outcome)
+                for outcome in batches.get():
+                    if outcome.last:
+                        self._raise(outcome)
+                        return
+                    if self._flow.given():
+                        loop.call_soon_threadsafe(self._flow.go_on)
+                    yield self._value(outcome)
         finally:
             running.cancel()
 
@@ -113,7 +111,8 @@ class Results:
                     if outcome.last:
                         self._raise(outcome)
                         return
-                    self._flow.given(1)
+                    if self._flow.given():
+                        self._flow.go_on()
                     yield self._value(outcome)
                 news.clear()
                 await news.wait()
@@ -131,6 +130,24 @@ class Results:
     def _raise(self, outcome: Outcome) -> None:
         if outcome.error is not None:
             raise outcome.error
+
+
+class _Batching:
+    """Outcomes for another thread, which is woken once for all that come in one turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, put: Callable[[list[Outcome]], None]) -> None:
+        self._loop = loop
+        self._put = put
+        self._batch: list[Outcome] = []
+
+    def __call__(self, outcome: Outcome) -> None:
+        if not self._batch:
+            self._loop.call_soon(self._flush)
+        self._batch.append(outcome)
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        self._put(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +187,9 @@ class Flow:
         self._window = _FIRST
         self._early: dict[int, Outcome] = {}  # results that came before those of earlier inputs
         self._next = 0
-        self._outstanding = 0
+        self._taken = 0
+        self._given = 0
+        self._enough: float = _NEVER  # given results with which inputs are taken again
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._failure: BaseException | None = None
@@ -195,27 +214,37 @@ class Flow:
                 caller.cancel()
             deliver(last)
 
-    def given(self, number: int) -> None:
-        """So many results were given to who wants them."""
-        self._outstanding -= number
+    def given(self) -> bool:
+        """One result is given to who wants it; whether to `go_on` for that. From one thread, which may be any."""
+        self._given += 1
+        return self._given == self._enough
+
+    def go_on(self) -> None:
+        """Take inputs again. On the loop."""
         self._room.set()
 
     # -- inside ---------------------------------------------------------------------------------------------------
     async def _feed(self) -> None:
         take = self._inputs.payloads(self._route)
-        index, more = 0, True
-        while more and self._failure is None:
-            free = OUTSTANDING - self._outstanding
-            if free <= 0:
-                self._room.clear()
-                await self._room.wait()
-                continue
-            payloads, more = await take(min(free, _BATCH))
-            self._outstanding += len(payloads)
+        more = True
+        while more and await self._has_room():
+            payloads, more = await take(min(OUTSTANDING - self._taken + self._given, _BATCH))
             for payload in payloads:
-                self._waiting.append((index, payload))
-                index += 1
+                self._waiting.append((self._taken, payload))
+                self._taken += 1
             self._send()
+
+    async def _has_room(self) -> bool:
+        """Return when a batch may be taken; or when less may be, and no input waits to be sent. False: no more is."""
+        while self._failure is None:
+            batch = _BATCH if self._waiting else 1
+            self._room.clear()
+            self._enough = self._taken - OUTSTANDING + batch
+            if self._given >= self._enough:  # looked at after it was said: who gives is in another thread
+                self._enough = _NEVER
+                return True
+            await self._room.wait()
+        return False
 
     async def _grow(self) -> None:
         while True:
@@ -242,6 +271,8 @@ class Flow:
     async def _call(self) -> None:
         while self._waiting:
             index, payload = self._waiting.popleft()
+            if not self._waiting:
+                self._room.set()
             try:
                 outcome = Outcome(await self._once_taken(payload))
             except (errors.ConnectionError, errors.NotFoundError):
@@ -315,7 +346,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     global _loop
     with _starting:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
+            _loop = loops.new_loop()
             threading.Thread(target=_loop.run_forever, name="portico-calls", daemon=True).start()
         return _loop
 

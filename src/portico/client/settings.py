@@ -6,6 +6,7 @@ import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
@@ -14,6 +15,8 @@ from portico.model.policy import DEFAULT_RATE_LIMIT, parse_rate
 from portico.model.settings import Settings
 
 DEFAULT_LISTEN = "127.0.0.1:7777"
+
+N = TypeVar("N", int, None)
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -35,6 +38,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
         max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
+        redirect_after=_number("PORTICO_REDIRECT_AFTER", environ.get("PORTICO_REDIRECT_AFTER"), None),
         rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,
     ).validate()
@@ -47,7 +51,7 @@ def environment_name(given: str | None = None, environ: Mapping[str, str] | None
     return check_environment(named)
 
 
-def _number(name: str, given: str | None, default: int) -> int:
+def _number(name: str, given: str | None, default: N) -> int | N:
     if not given:
         return default
     try:

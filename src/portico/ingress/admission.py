@@ -24,7 +24,8 @@ _OWN: Final = b"bearer wk-"
 class Admission:
     """The tables behind the steps, and the steps of each endpoint.
 
-    rate_limit: the workspace's, in requests a second, where none is set; None: no limit. wall: seconds since the epoch.
+    rate_limit: the workspace's, in requests a second, where none is set; None: no limit. redirect_after: see `Route`.
+    wall: seconds since the epoch.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Admission:
         rate_limit: float | None,
         *,
         now: Callable[[], float],
+        redirect_after: float | None = None,
         wall: Callable[[], float] = time.time,
         on_token_use: Callable[[], None] = lambda: None,
     ) -> None:
         self.tokens = ProxyTokens(on_token_use)
         self._rate_limit = rate_limit
+        self._redirect_after = redirect_after
         self._now = now
         self._wall = wall
         self._policies = Policies()
@@ -62,7 +65,7 @@ class Admission:
             steps.append(RateLimit([self._bucket(scope, rate) for scope, rate in rates.items()]))
         max_body = self._policies.max_body(place)
         steps.append(MaxBody(max_body))
-        return Route(endpoint, tuple(steps), max_body)
+        return Route(endpoint, tuple(steps), max_body, self._redirect_after)
 
     def _bucket(self, scope: Scope, rate: float) -> TokenBucket:
         bucket = self._buckets.get(scope)

@@ -45,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         self._deaf = False  # what comes from now on is thrown away
         self._corked: list[bytes] | None = None
         self._close_when_idle = False
+        self._patience = NEVER  # seconds until the client of the current exchange is redirected
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.peer.decode()} {self._current!r} +{len(self._later)}>"
@@ -134,7 +135,6 @@ class ClientConnection(asyncio.Protocol):
             length = int(head.content_length)
             self._length = length if length > LONG else 0
         self._reading = exchange
-        self.deadline = NEVER
         if self._current is None:
             self._start(exchange)
         else:
@@ -218,6 +218,17 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.ingress.now() + seconds
         self.ingress.watch(self)
 
+    def redirect_after(self, seconds: float) -> None:
+        """If the answer to the current exchange has not begun then, the client is to ask for it elsewhere."""
+        self._patience = seconds
+        self.deadline = self.ingress.now() + seconds
+        self.ingress.watch(self)
+
+    def adopt(self, exchange: Exchange) -> None:
+        """What comes of this exchange is the answer to the request whose turn it is."""
+        self._current = exchange
+        exchange.keep_alive = exchange.keep_alive and not self._close_when_idle
+
     def tunnel_ended(self, tunnel: Tunnel) -> None:
         """The container has closed its side of a WebSocket."""
         self._hang_up(lingering=not tunnel.client_has_closed)
@@ -245,12 +256,21 @@ class ClientConnection(asyncio.Protocol):
 
     def expired(self) -> None:
         """The deadline has passed."""
-        if self._head is not None and self._current is None and not self._deaf:
+        if self._current is not None and self._current.tunnel is None:
+            self._redirect(self._current)
+        elif self._head is not None and self._current is None and not self._deaf:
             self._malformed(pages.REQUEST_TIMEOUT)
         else:
             self.abort() if self._deaf or self._current is not None else self.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    def _redirect(self, exchange: Exchange) -> None:
+        # while the server goes away, nobody is sent to a URL that will not answer
+        if self._close_when_idle or not exchange.redirect():
+            self.redirect_after(self._patience)
+        else:
+            self.ingress.watch(self)
+
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
         self.deadline = NEVER

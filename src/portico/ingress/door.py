@@ -16,6 +16,7 @@ from portico.ingress.client import ClientConnection
 from portico.ingress.head import host_of
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
+from portico.ingress.redirect import Result, Results
 from portico.ingress.upstream import Upstreams
 from portico.model.proxies import Network
 from portico.wire.websocket import MAX_MESSAGE
@@ -54,11 +55,13 @@ class IngressOptions:
     """What a door lets pass.
 
     max_message: bytes of a WebSocket's message; None: any number. trusted: where the proxies are that are believed
-    about the clients behind them.
+    about the clients behind them. redirect_after: seconds without an answer, after which a client is sent to the URL of
+    the result; None: never.
     """
 
     max_message: int | None = MAX_MESSAGE
     trusted: tuple[Network, ...] = ()
+    redirect_after: float | None = None
 
 
 class Ingress:
@@ -75,10 +78,11 @@ class Ingress:
         self.proxies = Proxies(options.trusted)
         self.upstreams = Upstreams(loop)
         self.now = loop.time
+        self.results = Results(self)
         self._loop = loop
         self._hosts = [Hosts(directory)]
         self._connections: set[ClientConnection] = set()
-        self._wheel: Wheel[ClientConnection] = Wheel()
+        self._wheel: Wheel[ClientConnection | Result] = Wheel()
         self._ticking = False
         self._servers: list[asyncio.Server] = []
         self._idle = asyncio.Event()
@@ -109,6 +113,7 @@ class Ingress:
                 await asyncio.wait_for(self._idle.wait(), grace)
         for connection in list(self._connections):
             connection.abort()
+        self.results.close()
         self.upstreams.close()
 
     def routes_changed(self) -> None:
@@ -125,7 +130,7 @@ class Ingress:
     def closed(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
-        self._wheel.drop(connection)
+        self.unwatch(connection)
         if not self._connections:
             self._idle.set()
 
@@ -133,13 +138,17 @@ class Ingress:
         """Do this then; for what is rare."""
         self._loop.call_later(seconds, action)
 
-    def watch(self, connection: ClientConnection) -> None:
-        """Look at the connection's deadline from now on."""
-        self._wheel.drop(connection)
-        self._wheel.put(connection, self.now())
+    def watch(self, dated: ClientConnection | Result) -> None:
+        """Look at its deadline from now on."""
+        self._wheel.drop(dated)
+        self._wheel.put(dated, self.now())
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(TICK, self._tick)
+
+    def unwatch(self, dated: ClientConnection | Result) -> None:
+        """Its deadline does not matter any more."""
+        self._wheel.drop(dated)
 
     def date_line(self) -> bytes:
         """The Date header of this second."""
@@ -149,8 +158,8 @@ class Ingress:
         return self._date[1]
 
     def _tick(self) -> None:
-        for connection in self._wheel.turn(self.now()):
-            connection.expired()
+        for late in self._wheel.turn(self.now()):
+            late.expired()
         self._ticking = len(self._wheel) > 0
         if self._ticking:
             self._loop.call_later(TICK, self._tick)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
+from portico.ingress.redirect import Result
 from portico.ingress.tunnel import Tunnel
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 MAX_TRIES: Final = 4
+UNREDIRECTED: Final = frozenset([b"HEAD", b"OPTIONS"])  # a result is fetched with GET; preflights cannot be redirected
 SMALL: Final = 4096  # bytes of a chunk that may be copied
 LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
@@ -46,6 +48,7 @@ class Exchange:
         "_lease",
         "_max_body",
         "_repeatable",
+        "_result",
         "_tries",
         "body_size",
         "chunked_in",
@@ -65,7 +68,7 @@ class Exchange:
     )
 
     def __init__(self, client: ClientConnection, head: RequestHead, *, keep_alive: bool, version_1_0: bool) -> None:
-        self.client = client
+        self.client: ClientConnection | Result = client
         self.head = head
         self.origin = client.peer  # "<address> <port> <scheme>" of who sent it
         self.id = f"{random.getrandbits(64):016x}"  # unique, no secret: the system's randomness costs a call
@@ -82,6 +85,7 @@ class Exchange:
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
         self.tunnel: Tunnel | None = None
+        self._result: Result | None = None  # once its client was redirected
         self._body: list[bytes] = []
         self._max_body = sys.maxsize  # until its route is known
         self._early = bytearray()  # what follows a request to upgrade
@@ -102,6 +106,11 @@ class Exchange:
         """See `ingress.ports.Waiter`."""
         return self.head.wants_desk
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether no part of an answer is there yet, and one will be."""
+        return self.phase in (Phase.WAITING, Phase.SENT)
+
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Route | Refusal) -> None:
         """Its turn on the client's connection has come."""
@@ -117,7 +126,7 @@ class Exchange:
         self._max_body = target.max_body
         if self.body_size > target.max_body:
             self._too_large()
-        else:
+        elif target.redirect_after is None or not self._redirects(target.redirect_after):
             self._ask()
 
     def body(self, data: bytes) -> None:
@@ -157,6 +166,41 @@ class Exchange:
                 self._body.append(b"0\r\n\r\n")
 
     def client_lost(self) -> None:
+        """The client has left. Where another one may come for the answer, the input goes on."""
+        if self._result is not None and self.is_unanswered:
+            self.client = self._result
+            self._result.wait()
+        else:
+            self.abandon()
+
+    def redirect(self) -> bool:
+        """Answer the client that it is to ask at the result's URL; whether that may be."""
+        client = self.client
+        if isinstance(client, Result) or not self.is_unanswered or not self.complete:
+            return False
+        self._result = self._result or client.ingress.results.new(self)
+        if self._result is None:
+            return False
+        self.client = self._result
+        self._result.wait()
+        client.resume()
+        client.answer(self, pages.see_other(self._result.url))
+        return True
+
+    def go_on(self, asking: Exchange) -> None:
+        """The client of `asking` has come for the answer. One that waits for it already is sent away once more."""
+        assert self._result is not None
+        assert not isinstance(asking.client, Result)
+        if self.client is not self._result:
+            self.redirect()
+        asking.phase = Phase.ENDED
+        self.keep_alive = asking.keep_alive and asking.complete
+        self.version_1_0 = asking.version_1_0
+        self.client = asking.client
+        asking.client.adopt(self)
+        self._result.deliver()
+
+    def abandon(self) -> None:
         """Nobody waits for the answer any more."""
         phase, self.phase = self.phase, Phase.ENDED
         if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
@@ -179,6 +223,7 @@ class Exchange:
         """It gets no slot; or the request itself is refused."""
         self.phase = Phase.ENDED
         self._body.clear()
+        self._delivering()
         self.client.answer(self, refusal)
 
     def timed_out(self) -> None:
@@ -221,13 +266,14 @@ class Exchange:
 
     def informed(self, status: int, response: ResponseHead) -> None:
         """An interim response (1xx)."""
-        if not self.version_1_0:
+        if not self.version_1_0 and not isinstance(self.client, Result):
             lines = b"".join(response.lines)
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
     def switched(self, response: ResponseHead) -> Tunnel:
         """The container accepts the upgrade: from here on, bytes pass both ways."""
         assert self.upstream is not None
+        assert not isinstance(self.client, Result), "a WebSocket is never redirected"
         self.phase = Phase.TUNNEL
         self.tunnel = Tunnel(self.client, self.upstream, self.client.ingress.max_message)
         framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
@@ -242,6 +288,15 @@ class Exchange:
         """The response's head."""
         self.phase = Phase.ANSWERING
         self.response = response
+        if isinstance(self.client, Result):
+            self.client.head(status)
+        else:
+            self.pass_head(status)
+
+    def pass_head(self, status: int) -> None:
+        """Send the head of `response` to the client."""
+        self._delivering()
+        response = self.response
         bodyless = self.head.method == b"HEAD" or status in (204, 304)
         framing = b""
         if response.content_length is not None and not response.chunked:
@@ -274,8 +329,6 @@ class Exchange:
 
     def finished(self) -> None:
         """The response has ended. The connection to the container is already given back."""
-        if self._chunked_out:
-            self.client.write(b"0\r\n\r\n")
         self.upstream = None
         self.phase = Phase.ENDED
         lease = self._take_lease()
@@ -285,6 +338,12 @@ class Exchange:
             lease.release()
         else:
             lease.cancel()
+        self.pass_end()
+
+    def pass_end(self) -> None:
+        """Tell the client that the response is whole."""
+        if self._chunked_out:
+            self.client.write(b"0\r\n\r\n")
         self.client.exchange_ended(self)
 
     def upstream_lost(self) -> None:
@@ -295,6 +354,7 @@ class Exchange:
         if phase is Phase.TUNNEL:
             lease.cancel()
             assert self.tunnel is not None
+            assert not isinstance(self.client, Result)
             self.client.tunnel_ended(self.tunnel)
         elif phase is Phase.ANSWERING:
             lease.cancel()
@@ -325,6 +385,27 @@ class Exchange:
             self.refused(pages.GARBAGE)
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    def _redirects(self, after: float) -> bool:
+        """Have its client sent to the result's URL after so many seconds; or True: it has come for a result itself."""
+        client = self.client
+        assert not isinstance(client, Result)
+        result = client.ingress.results.find(self)
+        head = self.head
+        if result is None and (head.wants_desk or head.is_websocket or head.method in UNREDIRECTED):
+            return False
+        client.redirect_after(after)
+        if result is None:
+            return False
+        if head.method == b"GET":
+            result.exchange.go_on(self)
+        else:
+            self.refused(pages.BAD_REDIRECT_METHOD)
+        return True
+
+    def _delivering(self) -> None:
+        if self._result is not None and self.client is not self._result:
+            self._result.forget()
+
     def _ask(self) -> None:
         assert self._endpoint is not None
         self._tries += 1

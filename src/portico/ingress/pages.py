@@ -16,6 +16,7 @@ UNKNOWN_CODING = Refusal(501, "modal-http: bad request: the only transfer coding
 NO_HOST = Refusal(400, "modal-http: bad request: it needs exactly one Host header")
 HEAD_TOO_LARGE = Refusal(431, "modal-http: bad request: the request's head is over 64 KiB")
 REQUEST_TIMEOUT = Refusal(408, "modal-http: bad request: the request did not arrive in time")
+BAD_REDIRECT_METHOD = Refusal(400, "modal-http: bad redirect method")
 NO_CREDENTIALS = Refusal(401, "modal-http: missing credentials for proxy authorization", code="unauthorized")
 INVALID_CREDENTIALS = Refusal(401, "modal-http: invalid credentials for proxy authorization", code="unauthorized")
 FOREIGN_CREDENTIALS = Refusal(
@@ -34,12 +35,19 @@ def too_large(limit: int) -> Refusal:
     return Refusal(413, f"modal-http: bad request: the request's body is over {size}")
 
 
+def see_other(url: bytes) -> Refusal:
+    """The answer that sends a client there."""
+    return Refusal(303, "", lines=b"location: %b\r\n" % url)
+
+
 def render(refusal: Refusal, request_id: str, head: RequestHead, *, date: bytes, close: bool) -> bytes:
     """The whole response to the request with this head. A preflight passes, so that its page may read the refusal."""
     asked = head.find(b"access-control-request-method") if head.method == b"OPTIONS" else None
     as_json = head.wants_json
     if asked is not None:
         refusal, body, kind = PREFLIGHT, b"", b"text/plain"
+    elif not refusal.text:
+        body, kind = b"", b"text/plain"
     elif as_json:
         error = {"status": refusal.status, "message": refusal.text, "request_id": request_id}
         if refusal.code is not None:

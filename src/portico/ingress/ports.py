@@ -92,11 +92,16 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to an endpoint. max_body: bytes that a request's body may have."""
+    """The way to an endpoint.
+
+    max_body: bytes that a request's body may have. redirect_after: seconds without an answer, after which a client is
+    sent to the URL of the result; None: never.
+    """
 
     endpoint: Endpoint
     steps: tuple[Step, ...] = ()
     max_body: int = sys.maxsize
+    redirect_after: float | None = None
 
 
 class Directory(Protocol):

@@ -85,9 +85,10 @@ class ImageBuildError(Error):
 
 
 class StartError(Error):
-    """A container did not become ready; `detail` has its traceback."""
+    """A container did not become ready; `detail` has its traceback. The server knows which one: `container_id`."""
 
     code = "start_failed"
+    container_id: str | None = None
 
 
 class StateError(Error):

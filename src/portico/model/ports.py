@@ -54,7 +54,7 @@ class ContainerStart:
 
 @dataclass(frozen=True, slots=True)
 class StartFailure:
-    """Why a container did not become ready: the cause's first line, and the whole text (a traceback)."""
+    """Why a container did not become ready: the cause's first line, and what there is beside it (a traceback)."""
 
     cause: str
     detail: str = ""

@@ -37,6 +37,6 @@ def _network(text: str, name: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise InvalidError(
-            f"{name} has {text!r}, which is not an address or a network: {error}.",
+            f"{name}: {error}.",
             hint="For example 127.0.0.1,10.0.0.0/8,2001:db8::/32",
         ) from None

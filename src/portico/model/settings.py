@@ -27,7 +27,8 @@ class Settings:
     one function may take. secret_key: what the server seals with, 32 bytes in base64; None: the key in the home.
     rate_limit: requests a second to all endpoints together, where no other is set; None: no limit.
     trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
-    max_websocket_message: a size, or "unlimited".
+    max_websocket_message: a size, or "unlimited". redirect_after: seconds without an answer, after which a client is
+    sent to the URL of the result; None: never.
     """
 
     home: Path
@@ -39,6 +40,7 @@ class Settings:
     limits: Limits = DEFAULT_LIMITS
     trusted_proxies: str = ""
     max_websocket_message: str = "2MiB"
+    redirect_after: int | None = None
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
@@ -49,6 +51,8 @@ class Settings:
             raise InvalidError(f"PORTICO_LISTEN is not host:port: {self.listen!r}.", hint="For example 127.0.0.1:7777")
         if not self.domain or self.domain.startswith(".") or "/" in self.domain or self.domain != self.domain.lower():
             raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
+        if self.redirect_after is not None and self.redirect_after < 1:
+            raise InvalidError(f"PORTICO_REDIRECT_AFTER must be at least 1 second, not {self.redirect_after}.")
         _ = self.trusted_networks, self.websocket_limit  # they raise
         return self
 
@@ -65,6 +69,7 @@ class Settings:
             "PORTICO_MAX_CONTAINERS": str(self.limits.containers),
             "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
             "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
+            "PORTICO_REDIRECT_AFTER": "" if self.redirect_after is None else str(self.redirect_after),
         }
 
     @property

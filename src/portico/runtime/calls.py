@@ -6,17 +6,16 @@ goes on until the thread is done.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Final, TypeVar, cast
 
 from portico.model.errors import Error, ExecutionError, InternalFailure, InvalidError
 from portico.model.spec import FunctionSpec
 from portico.runtime.asgi import Receive, Scope, Send
+from portico.runtime.threads import Threads
 from portico.runtime.tracebacks import is_ours, user_traceback
 from portico.wire import codec, raised
 from portico.wire.calls import CONTENT_TYPE, FAILED_HEADER, Decoder, Kind, Message, frames, size
@@ -32,7 +31,8 @@ class Called:
     def __init__(self, spec: FunctionSpec, function: Callable[..., Any]) -> None:
         self._spec = spec
         self._function = function
-        self._threads = ThreadPoolExecutor(spec.concurrency.max_inputs, thread_name_prefix=spec.name)
+        self._is_async = inspect.iscoroutinefunction(function)
+        self._threads = Threads(spec.concurrency.max_inputs, spec.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One call."""
@@ -69,7 +69,7 @@ class Called:
         await send({"type": "http.response.body", "body": following})
 
     async def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(self._function):
+        if self._is_async:
             return await self._function(*args, **kwargs)
         result = await self._in_thread(lambda: self._function(*args, **kwargs))
         return await result if inspect.iscoroutine(result) else result
@@ -122,16 +122,7 @@ class Called:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Its result. A cancellation waits for the thread, for until then the slot is not free."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, _contained, work)
-        cancelled: asyncio.CancelledError | None = None
-        while not running.done():
-            try:
-                await asyncio.shield(running)
-            except asyncio.CancelledError as cancellation:
-                cancelled = cancellation
-        if cancelled is not None:
-            raise cancelled
-        result, error = running.result()
+        result, error = await self._threads.run(work)
         if error is not None:
             raise error
         return cast(T, result)
@@ -159,11 +150,3 @@ async def _read(receive: Receive) -> Message | None:
     if len(messages) != 1 or not decoder.between or messages[0].kind not in (Kind.CALL, Kind.ITERATE):
         raise InternalFailure("What came is not one call.")
     return messages[0]
-
-
-def _contained(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    """Both ways of ending as a value: futures refuse to carry a StopIteration, and a SystemExit would end the loop."""
-    try:
-        return work(), None
-    except BaseException as error:
-        return None, error

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
@@ -97,7 +98,7 @@ def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
 
 def _service(launch: wire.Launch) -> Service:
     raw = _load(launch)
-    loop = serve.new_loop()
+    loop = loops.new_loop()
     asyncio.set_event_loop(loop)
     return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
 
@@ -138,9 +139,9 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
 
 
 def _explain(error: BaseException) -> tuple[str, str]:
-    """The first line and the whole of what to say about it. Our own errors speak for themselves."""
+    """The cause, and the text that goes with it: a traceback, or what else our own errors have to say."""
     if isinstance(error, Error):
-        text = "\n".join(filter(None, (error.message, error.hint, error.detail)))
+        text = "\n".join(filter(None, (error.hint, error.detail)))
         return error.message, text
     return loader.user_traceback(error)
 

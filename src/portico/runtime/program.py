@@ -170,9 +170,7 @@ class _Keeper:
             f"Waited too long for port {self._port} to start accepting connections. Make sure the web server is bound "
             "to 0.0.0.0 (rather than localhost or 127.0.0.1), or adjust `startup_timeout`."
         )
-        self._lifeline.fail(
-            f"TimeoutError: {message}", f"{message}\nAfter {self._patience:g} s it listens on {others}."
-        )
+        self._lifeline.fail(f"TimeoutError: {message}", f"After {self._patience:g} s it listens on {others}.")
         self._finish(_FAILED)
 
     # -- its end --------------------------------------------------------------------------------------------------

@@ -225,15 +225,6 @@ class _Connections(set[Any]):
             self._emptied.set_result(None)
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's loop or, where the image's Python has none, asyncio's."""
-    try:
-        import uvloop  # compiled for one Python version: an image with another may be without it
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
 def _config(app: Guard, ws: Any, max_message: int) -> uvicorn.Config:
     config = uvicorn.Config(
         app,

@@ -30,7 +30,7 @@ def generate() -> None:
     try:
         _answer(_web("GET"), _get_endpoint(), [_GET, _INVALID])
         _answer(_web("POST"), _post_endpoint(), [_POST])
-        _answer(None, _called(), [b"".join(answers.call_with(Kind.CALL, codec.dump(((1,), {}), ""))("warm"))])
+        _answer(None, _called(), [b"".join(answers.call_with(Kind.CALL, codec.dump((([1],), {}), ""))("warm"))])
     except Exception:
         traceback.print_exc()
 
@@ -57,7 +57,7 @@ def _post_endpoint() -> web.Function:
 
 
 def _called() -> web.Function:
-    async def echo(x: int) -> int:  # a sync one would start a thread
+    async def echo(x: list[int]) -> list[int]:  # a sync one would start a thread
         return x
 
     return echo
@@ -70,7 +70,7 @@ def _web(method: str) -> WebSpec:
 def _answer(kind: WebSpec | None, function: web.Function, requests: list[bytes]) -> None:
     """Build this function's app, serve it as a container does, and let it answer these requests."""
     spec = FunctionSpec(name="warm", module="", qualname="", web=kind)
-    loop = serve.new_loop()
+    loop = loops.new_loop()
     try:
         with tempfile.TemporaryDirectory() as folder:
             loop.run_until_complete(_converse(web.build(spec, function), f"{folder}/warm", requests))

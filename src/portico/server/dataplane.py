@@ -208,7 +208,10 @@ class DataPlane:
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
         self.on_tokens_used: Callable[[], None] = lambda: None  # some time after a use of a proxy token
-        self._admission = Admission(rate_limit, now=self._loop.time, on_token_use=self._token_used)
+        ingress = ingress or IngressOptions()
+        self._admission = Admission(
+            rate_limit, now=self._loop.time, redirect_after=ingress.redirect_after, on_token_use=self._token_used
+        )
         self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
 

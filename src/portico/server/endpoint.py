@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from portico.ingress.head import RESULT_PARAMETER
 from portico.ingress.pages import INVALID_CALL
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route, Waiter
 from portico.model.errors import InvalidError
@@ -139,6 +140,8 @@ class MethodEndpoint:
         if waiter.wants_desk and self._desk is not None:
             return self._desk.lease(waiter, input_id)
         function = self._cls.supervisor.function
+        if not self._called and RESULT_PARAMETER in waiter.target:
+            return INVALID_CALL  # results of methods are not stored
         if self._called and function.cls is not None:
             try:
                 text_of(function.cls, waiter.target, alone=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -92,7 +93,11 @@ class _Server:
         }
         engine = ProcessEngine(run_dir, control.logs, told=told)
         sockets = Sockets.inside(run_dir)
-        ingress = IngressOptions(max_message=settings.websocket_limit, trusted=settings.trusted_networks)
+        ingress = IngressOptions(
+            max_message=settings.websocket_limit,
+            trusted=settings.trusted_networks,
+            redirect_after=settings.redirect_after,
+        )
         machine = socket.gethostname().partition(".")[0].lower()
         data = DataPlane(
             settings.domain,
@@ -130,6 +135,7 @@ class _Server:
             await data.ingress.listen(self._door)
             await data.ingress.listen(self._calls, data.calls)
             self._watch_lifetime(loop, control)
+            gc.freeze()  # a collection would look at all that was imported, and keep every connection waiting meanwhile
             self._announce(address)
             await self._ending.wait()
         finally:

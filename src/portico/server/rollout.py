@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from portico.model.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
+from portico.model.errors import ConflictError, InvalidError, NotFoundError, StartError, UnsupportedError
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.policy import Scope
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
@@ -41,6 +41,7 @@ from portico.wire.control import (
 )
 
 Emit = Callable[[Event], None]
+_LAST_WORDS: Final = 100  # lines of the log in which those of a container that did not start are looked for
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
 
 
@@ -177,7 +178,13 @@ class Rollouts:
             self.deployed.add(app.id)
             self.deployed_here.add(app.id)
 
-        await self._roll_out(release, emit, commit)
+        try:
+            await self._roll_out(release, emit, commit)
+        except StartError as error:  # nobody could follow the log: the app is not there, or still the old one
+            for line in self._logs.app(app.id).tail(_LAST_WORDS, None):
+                if line.container_id == error.container_id:
+                    emit(line)
+            raise
         self._calls.app_live(app.id)
         emit(_deployed(app.id, spec.name, version, self.endpoints(spec, release.urls, where), began))
 

@@ -177,8 +177,10 @@ class Supervisor:
             return QUEUE_FULL
         if lease is not None:
             self._watch(now)
-        if lease is None or self.pool.running > self._covered:
+        if self.pool.running + self.pool.queued > self._covered:
             self._scale(now)
+        elif lease is None:
+            self._due_by(now + QUEUE_WAIT)
         return cast("SlotLease | None", lease)
 
     def leave(self, waiter: Waiter) -> bool:
@@ -361,7 +363,9 @@ class Supervisor:
             self._backoff.failed(now)
         if self._proofs:
             message = f"A container of {self.function.name} did not start: {failure.cause}"
-            self._settle_proofs(StartError(message, detail=failure.detail or None))
+            error = StartError(message, detail=failure.detail or None)
+            error.container_id = container_id
+            self._settle_proofs(error)
         else:
             self._notify(container_id, f"the container did not start: {failure.cause}\n{failure.detail}")
         counts = self.counts

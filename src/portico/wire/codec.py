@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, cast
 
 from portico.model.errors import DeserializationError, InvalidError, SerializationError
 
+_PLAIN: Final = frozenset([type(None), bool, int, float, str, bytes])
+_FEW: Final = 8
 MAX_FUNCTION = 16 * 1024 * 1024  # bytes
+_MACHINERY = frozenset({"portico", "cloudpickle", "pickle", "copyreg", "importlib"})
 
 
 def dump_function(function: Callable[..., Any] | None) -> bytes:
@@ -50,6 +53,10 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 def dump(value: object, what: str) -> bytes:
     """The value; SerializationError, which says `what` it is, when it cannot travel."""
+    if _is_plain(value):
+        import pickle
+
+        return pickle.dumps(value, protocol=5)
     import cloudpickle
 
     try:
@@ -58,8 +65,17 @@ def dump(value: object, what: str) -> bytes:
         raise SerializationError(
             f"{what} cannot be sent: {type(error).__name__}: {error}",
             hint="What a call takes and gives must be picklable: data, not open files, sockets, locks or generators.",
-        ) from error
+        ) from _cause(error)
     return data
+
+
+def _is_plain(value: object, depth: int = 2) -> bool:
+    """Whether pickle does the same as cloudpickle, in a tenth of the time; looks at few things only."""
+    kind = type(value)
+    if kind is tuple:
+        items = cast("tuple[object, ...]", value)
+        return depth > 0 and len(items) <= _FEW and all(_is_plain(item, depth - 1) for item in items)
+    return kind in _PLAIN or (kind is dict and not value)
 
 
 def load(data: bytes | bytearray, what: str) -> Any:
@@ -72,4 +88,12 @@ def load(data: bytes | bytearray, what: str) -> Any:
         raise DeserializationError(
             f"{what} cannot be rebuilt here: {type(error).__name__}: {error}",
             hint="What its type needs must be importable on both sides.",
-        ) from error
+        ) from _cause(error)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """The error with its traceback from the user's code on (`__reduce__`, an import); None where there is none."""
+    shown = error.__traceback__
+    while shown is not None and shown.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
+        shown = shown.tb_next
+    return error.with_traceback(shown) if shown is not None else None

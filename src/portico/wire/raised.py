@@ -30,7 +30,7 @@ class _Link(NamedTuple):
 
 
 def dump(error: BaseException, is_ours: Callable[[str], bool]) -> bytes:
-    """The exception with its chain; the outermost frames of files that `is_ours` are left out."""
+    """The exception with its chain; frames of files that `is_ours` are left out where they are the outermost."""
     links: list[tuple[Any, ...]] = []
     following: BaseException | None = error
     is_cause = False
@@ -54,7 +54,8 @@ def load(data: bytes | bytearray) -> BaseException:
 
 
 def _link(error: BaseException, is_cause: bool, is_ours: Callable[[str], bool]) -> _Link:
-    shown = _without_ours(error.__traceback__, is_ours)
+    users = _without_ours(error.__traceback__, is_ours)
+    shown = users if users is not None or isinstance(error, Error) else error.__traceback__
     text = "".join(traceback.format_exception(type(error), error, shown, chain=False))
     return _Link(_pickled(error), type(error).__qualname__, text, _frames(shown), is_cause)
 
@@ -63,7 +64,7 @@ def _without_ours(shown: TracebackType | None, is_ours: Callable[[str], bool]) -
     first = shown
     while first is not None and is_ours(first.tb_frame.f_code.co_filename):
         first = first.tb_next
-    return first or shown
+    return first
 
 
 def _pickled(error: BaseException) -> bytes | None:

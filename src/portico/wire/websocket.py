@@ -66,7 +66,7 @@ class FrameCounter:
         passing = self._scan(data)
         if self._ending is None:
             self._at_rest = self._can_rest and not (
-                self._header or self._payload or self._message or self._closing or self.too_large
+                self._header or self._payload or self._message or self._allowance or self._closing or self.too_large
             )
             return passing
         passing = data[: self._under_way]
@@ -130,7 +130,7 @@ class FrameCounter:
         self._message += payload
         self.too_large = self.too_large or self._message > self._limit + self._allowance
         if first & _FINAL:
-            self._message = 0
+            self._message = self._allowance = 0
 
 
 def allowance(limit: int) -> int:

@@ -16,6 +16,7 @@ def test_defaults():
     assert (settings.listen, settings.domain) == ("127.0.0.1:7777", "localhost")
     assert settings.home.name == "portico"
     assert settings.workspace
+    assert settings.redirect_after is None
 
 
 def test_all_given(tmp_path):
@@ -28,12 +29,14 @@ def test_all_given(tmp_path):
             "PORTICO_WORKSPACE": "acme",
             "PORTICO_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,::1",
             "PORTICO_MAX_WEBSOCKET_MESSAGE": "64KiB",
+            "PORTICO_REDIRECT_AFTER": "150",
         }
     )
     assert (settings.home, settings.listen_host, settings.listen_port) == (tmp_path, "0.0.0.0", 80)
     assert (settings.domain, settings.workspace) == ("example.com", "acme")
     assert [str(network) for network in settings.trusted_networks] == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
     assert settings.websocket_limit == 65536
+    assert settings.redirect_after == 150
 
 
 def test_empty_variables_count_as_unset():
@@ -62,6 +65,8 @@ def test_home_is_made_absolute(monkeypatch, tmp_path):
         ("PORTICO_MAX_WEBSOCKET_MESSAGE", "2 MB"),
         ("PORTICO_MAX_WEBSOCKET_MESSAGE", "0"),
         ("PORTICO_MAX_WEBSOCKET_MESSAGE", "-1"),
+        ("PORTICO_REDIRECT_AFTER", "0"),
+        ("PORTICO_REDIRECT_AFTER", "1.5"),
     ],
 )
 def test_nonsense_names_the_variable(name, value):
@@ -73,8 +78,10 @@ def test_nonsense_names_the_variable(name, value):
 
 def test_environment_round_trip(tmp_path):
     """A process started with these variables has the same settings."""
-    settings = load_settings({"PORTICO_HOME": str(tmp_path), "PORTICO_WORKSPACE": "acme"})
-    assert load_settings(settings.variables) == settings
+    environ = {"PORTICO_HOME": str(tmp_path), "PORTICO_WORKSPACE": "acme"}
+    for more in ({}, {"PORTICO_REDIRECT_AFTER": "150"}):
+        settings = load_settings(environ | more)
+        assert load_settings(settings.variables) == settings
 
 
 @pytest.mark.parametrize(

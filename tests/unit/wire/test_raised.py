@@ -111,6 +111,16 @@ def test_one_that_cannot_be_rebuilt_is_told(monkeypatch):
     assert "gone" in error.detail
 
 
+def test_our_own_errors_come_without_our_frames():
+    """Their message says it all; frames of the user's that led to them stay, and so do those of our own faults."""
+    ours = caught(fails)
+    assert raised.load(raised.dump(ours, lambda path: True)).__traceback__ is not None
+    with pytest.raises(InvalidError) as told:
+        raise InvalidError("no")
+    assert raised.load(raised.dump(told.value, lambda path: True)).__traceback__ is None
+    assert travelled(told.value).__traceback__ is not None
+
+
 def test_our_own_frames_are_left_out():
     """The traceback begins where the user's code does."""
     error = caught(fails)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from portico.wire.websocket import FrameCounter, close_frame
@@ -144,6 +144,8 @@ def test_how_reads_cut_the_stream_changes_nothing(frames: list[bytes], sizes: li
 
 
 @given(st.lists(FRAMES), st.integers(0, 1000))
+@example([frame(TEXT, b"", final=False), frame(TEXT, b"", compressed=True), frame(CONTINUATION, bytes(227))], 226)
+@example([frame(TEXT, b"", final=False, compressed=True), frame(TEXT, b""), frame(CONTINUATION, bytes(227))], 226)
 def test_a_read_for_each_frame_changes_nothing(frames: list[bytes], limit: int) -> None:
     """Not even a message that the one before has made too large, or left open."""
     whole, each = FrameCounter(limit), FrameCounter(limit)
