@@ -303,9 +303,23 @@ def fail():
     raise ValueError("on purpose")
 
 
+@app.cls()
+class Power:
+    exponent: int = modal.parameter()
+
+    @modal.method()
+    def of(self, x):
+        return x ** self.exponent
+
 @app.local_entrypoint()
 def main():
     print("here", square.remote(3), list(square.map([1, 2])), list(count.remote_gen(3)))
+"""
+METHODS = """
+import modal
+
+cube = modal.Cls.from_name("job", "Power")(exponent=3)
+print(cube.of.spawn(2).get(timeout=30), cube.update_autoscaler(scaledown_window=3).scaledown_window)
 """
 CALLS = """
 import asyncio
@@ -373,6 +387,7 @@ def test_a_token_for_one_environment_calls_what_is_there(office: Office, laptop:
         "PORTICO_ENVIRONMENT": "staging",
     }
     assert python(office, CALLS, **variables).stdout.splitlines()[1] == "81 25"
+    assert python(office, METHODS, **variables).stdout == "8 3\n"
     for call in (
         "Function.from_name('job', 'square', environment_name='main').remote(1)",
         "Function.from_name('job', 'square', environment_name='main').spawn(1)",
