@@ -427,3 +427,31 @@ def test_method_is_no_function():
     with pytest.raises(InvalidError) as caught:
         modal.Function.from_name("seed", "Model.web")
     assert "Cls.from_name" in caught.value.hint
+
+
+async def test_local_can_be_awaited():
+    """Whatever kind of function it is; a lookup has no code here, there too."""
+    app = modal.App("seed")
+
+    def double(x):
+        return 2 * x
+
+    async def triple(x):
+        return 3 * x
+
+    def count(n):
+        yield from range(n)
+
+    async def count_slowly(n):
+        for i in range(n):
+            yield i
+
+    def own(raw):
+        return app.function(serialized=True)(raw).local.aio
+
+    assert await own(double)(2) == 4
+    assert await own(triple)(2) == 6
+    assert [i async for i in own(count)(3)] == [0, 1, 2]
+    assert [i async for i in own(count_slowly)(3)] == [0, 1, 2]
+    with pytest.raises(modal.exception.ExecutionError, match="looked up by name"):
+        modal.Function.from_name("seed", "square").local.aio(1)
