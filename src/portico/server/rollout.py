@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from portico.core.routes import Owner
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, StartError, UnsupportedError
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.policy import Scope
@@ -209,16 +210,17 @@ class Rollouts:
 
     async def _claim_app(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> bool:
         labels = list(self._addresses(deployment.spec, environment, "")[0].values())
+        owner = Owner(app.id, app.name, environment.name)
         if app.stopped_at is not None:
             for label in labels:
-                await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
+                await self._bridge.call(self._data.stopped_name, owner, label)
             return False
         self.deployed.add(app.id)
         functions = deployment.spec.functions
         names = {function.name for function in functions} | {part.name for f in functions for part in f.parts}
         hosts = [call_host(environment.name, owner, name) for owner in (app.id, app.name) for name in names]
         try:
-            await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
+            await self._bridge.call(self._data.claim, owner, labels, hosts)
         except ConflictError as error:  # another app answers for these labels
             self._say_absent(app.id, error)
             return False
@@ -309,9 +311,10 @@ class Rollouts:
 
     async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
         """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
-        for loser, name in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {name!r}."))
-            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
+        for loser in await self._bridge.call(self._data.check_names, release):
+            emit(Warned(f"Took over a label from the running app {loser.app_name!r}."))
+            text = "another app has taken over a label of this one; its URL leads there now"
+            self._logs.system(loser.app_id, "", "", text)
 
     def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from portico.core.routes import Owner
 from portico.engines.fake import FakeEngine
 from portico.ingress.ports import Refusal, Route
 from portico.model.errors import ConflictError
@@ -92,8 +94,8 @@ async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_pat
     data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path, manual=True), lambda *_: None)
     early = ask(data.find("egg.localhost"))
     host = "f.ap-1"
-    data.claim("ap-1", "one", ["egg"], [host])
-    data.claim("ap-2", "two", ["ham"], [])
+    data.claim(Owner("ap-1", "one"), ["egg"], [host])
+    data.claim(Owner("ap-2", "two"), ["ham"], [])
     data.claimed()
     waiting = [ask(data.find("egg.localhost")), ask(data.calls.find(host))]
     other = ask(data.find("ham.localhost"))
@@ -110,7 +112,7 @@ async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_pat
 async def test_who_asks_for_an_app_that_cannot_come_up_hears_why(tmp_path: Path) -> None:
     """By URL and by call."""
     data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
-    data.claim("ap-1", "one", ["egg"], ["f.ap-1"])
+    data.claim(Owner("ap-1", "one"), ["egg"], ["f.ap-1"])
     data.claimed()
     waiting = [ask(data.find("egg.localhost")), ask(data.calls.find("f.ap-1"))]
     data.unavailable("ap-1", "no disk")
@@ -125,9 +127,9 @@ async def test_who_asks_for_an_app_that_cannot_come_up_hears_why(tmp_path: Path)
 async def test_a_deploy_may_not_have_the_label_of_an_app_that_comes_up(tmp_path: Path) -> None:
     """The error names the holder."""
     data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
-    data.claim("ap-1", "one", ["egg"], [])
+    data.claim(Owner("ap-1", "one"), ["egg"], [])
     with pytest.raises(ConflictError, match="one"):
-        data.check_labels(a_release("ap-2", tmp_path))
+        data.check_names(a_release("ap-2", tmp_path))
     await data.close(0)
 
 
@@ -180,3 +182,34 @@ def test_what_is_cancelled_over_the_bridge_has_ended_when_the_cancellation_retur
     thread.join()
     loop.close()
     assert steps == ["begun", "ended there", "ended here"]
+
+
+async def test_a_host_is_live_while_an_app_answers_there(tmp_path: Path) -> None:
+    """By its label, by a custom domain, and below a wildcard; not before it comes up, and not once it is stopped."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    hosts = ["egg.localhost", "api.example.com", "a.wild.example.com"]
+    others = ["ham.localhost", "example.com", "a.b.wild.example.com", "*.wild.example.com", "localhost", ""]
+    data.claim(Owner("ap-1", "one"), ["egg", "api.example.com", "*.wild.example.com"], [])
+    assert [data.is_live(host) for host in hosts] == [True] * 3
+    release = replace(a_release("ap-1", tmp_path), domains={"f": ("api.example.com", "*.wild.example.com")})
+    data.install(release)
+    assert [data.is_live(host) for host in hosts] == [True] * 3
+    assert [host for host in others if data.is_live(host)] == []
+    data.stop("ap-1")
+    assert [host for host in hosts if data.is_live(host)] == []
+    await data.close(0)
+
+
+async def test_a_custom_domain_leads_to_its_function(tmp_path: Path) -> None:
+    """While the app comes up those who ask wait; a name that is the machine's, too, is the app's."""
+    sockets = Sockets.inside(tmp_path)
+    data = DataPlane("localhost", sockets, FakeEngine(tmp_path, manual=True), lambda *_: None, machine="api")
+    early = ask(data.find("www.example.com"))
+    data.claim(Owner("ap-1", "one"), ["egg", "*.example.com"], [])
+    data.claimed()
+    waiting = ask(data.find("api.example.com"))
+    data.install(replace(a_release("ap-1", tmp_path), domains={"f": ("*.example.com",)}))
+    assert [asked.heard for asked in (early, waiting)] == [["moved", "moved"], ["moved"]]
+    assert data.requested_at("api.example.com") is data.requested_at("egg.localhost") is not None
+    assert isinstance(data.find("example.com"), Refusal)
+    await data.close(0)
