@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Portico needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --compile-bytecode
 	@touch $@
 
 # The programs that tests put behind an endpoint. Services that come with them are not started: nginx would take port 80.
@@ -22,6 +22,7 @@ packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \
 	command -v nginx >/dev/null || missing="nginx-light"; \
 	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v pebble >/dev/null || missing="$$missing pebble"; \
 	test -n "$$missing" || exit 0; \
 	command -v apt-get >/dev/null || { echo "Install by hand:$$missing; there is no apt-get here." >&2; exit 1; }; \
 	test "$$(id -u)" = 0 || { echo "Missing: $$missing. Run this as root: make packages" >&2; exit 1; }; \

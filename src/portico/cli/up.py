@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from portico.cli.https import https_options, speaking_https
 from portico.cli.spawn import Attachment
 from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
@@ -46,12 +47,14 @@ from portico.server.main import ServerOptions, run
     help="Send clients of longer requests to the URL of the result (303). Default: PORTICO_REDIRECT_AFTER, or never.",
 )
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
+@https_options
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
 def up(
     ctx: click.Context,
+    /,
     detach: bool,
     queue_limit: int | None,
     max_containers: int | None,
@@ -62,6 +65,7 @@ def up(
     systemd: bool,
     ready_fd: int | None,
     lifetime_fd: int | None,
+    **https: str | bool | None,
 ) -> None:
     """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
 
@@ -81,6 +85,7 @@ def up(
         settings = replace(settings, redirect_after=redirect_after)
     if listen is not None:
         settings = _listening(settings, listen)
+    settings = speaking_https(settings, https)
     terminal = Terminal.standard()
     if systemd:
         terminal.result(unit(settings))

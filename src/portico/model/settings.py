@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from portico.model.errors import InvalidError
+from portico.model.https import Https
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import check_workspace
 from portico.model.policy import DEFAULT_RATE_LIMIT
@@ -28,7 +29,7 @@ class Settings:
     rate_limit: requests a second to all endpoints together, where no other is set; None: no limit.
     trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
     max_websocket_message: a size, or "unlimited". redirect_after: seconds without an answer, after which a client is
-    sent to the URL of the result; None: never.
+    sent to the URL of the result; None: never. https: how it is spoken; None: not at all.
     """
 
     home: Path
@@ -41,6 +42,7 @@ class Settings:
     trusted_proxies: str = ""
     max_websocket_message: str = "2MiB"
     redirect_after: int | None = None
+    https: Https | None = None
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
@@ -54,6 +56,8 @@ class Settings:
         if self.redirect_after is not None and self.redirect_after < 1:
             raise InvalidError(f"PORTICO_REDIRECT_AFTER must be at least 1 second, not {self.redirect_after}.")
         _ = self.trusted_networks, self.websocket_limit  # they raise
+        if self.https is not None:
+            self.https.validate(self.domain)
         return self
 
     @property
@@ -70,7 +74,8 @@ class Settings:
             "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
             "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
             "PORTICO_REDIRECT_AFTER": "" if self.redirect_after is None else str(self.redirect_after),
-        }
+            "PORTICO_HTTPS": "off" if self.https is None else "on",
+        } | ({} if self.https is None else self.https.variables)
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:
@@ -110,6 +115,11 @@ class Settings:
     def calls_socket(self) -> Path:
         """Where functions are called, by this user's programs and containers on the same machine."""
         return self.run_dir / "calls.sock"
+
+    @property
+    def front_socket(self) -> Path:
+        """Where the server that speaks HTTPS hands requests on."""
+        return self.run_dir / "front.sock"
 
     @property
     def database(self) -> Path:

@@ -189,6 +189,10 @@ class Rollouts:
         self._calls.app_live(app.id)
         emit(_deployed(app.id, spec.name, version, self.endpoints(spec, release.urls, where), began))
 
+    async def known(self) -> None:
+        """Return when it is known which labels and domains the deployed apps have."""
+        await self._claimed.wait()
+
     async def boot(self) -> None:
         """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
         try:
@@ -370,8 +374,9 @@ class Rollouts:
 
     def url_of(self, label: str) -> str:
         """The URL of a label."""
-        port = "" if self._port == 80 else f":{self._port}"
-        return f"http://{label}.{self._settings.domain}{port}"
+        scheme, usual = ("http", 80) if self._settings.https is None else ("https", 443)
+        port = "" if self._port == usual else f":{self._port}"
+        return f"{scheme}://{label}.{self._settings.domain}{port}"
 
     def urls(self, spec: AppSpec, environment: EnvironmentRecord) -> dict[str, str]:
         """The URL of each web function of a deployed app."""

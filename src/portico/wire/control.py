@@ -56,9 +56,11 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     domain: str
     listen: str  # "host:port", the port as bound
-    url: str  # "http://{label}.localhost:7777"
+    url: str  # "http://{label}.localhost:7777", or https://…
     home: str
     deployed_apps: int
+    https_listen: str | None = None  # "host:port"; no host: all addresses of the machine
+    authority: str | None = None  # the file of the root certificate that clients on that machine have to know
 
 
 class BlobList(msgspec.Struct, frozen=True):
