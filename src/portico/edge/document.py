@@ -98,7 +98,7 @@ def _proxy(plan: Plan) -> Document:
             "compression": False,  # what the client accepts is passed on, and nothing else
             "keep_alive": {"idle_timeout": _IDLE, "max_idle_conns_per_host": _CONNECTIONS},
         },
-        "headers": {"request": {"delete": ["Via"]}, "response": {"delete": ["Via"]}},
+        "headers": {"request": {"delete": ["Via"]}},
         "stream_close_delay": _STREAMS,
     }
 
