@@ -75,9 +75,7 @@ def test_what_is_no_domain_name_is_refused_with_the_reason(written: str, reason:
     assert "*.example.com" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(
-    "name", ["apps.x.com", "a.apps.x.com", "*.apps.x.com", "*.b.apps.x.com"]
-)
+@pytest.mark.parametrize("name", ["apps.x.com", "a.apps.x.com", "*.apps.x.com", "*.b.apps.x.com"])
 def test_the_servers_own_names_are_no_custom_domains(name: str) -> None:
     """Labels are there for those; the domain above, and its wildcard, may be registered."""
     with pytest.raises(InvalidError, match=r"the server's own domain apps\.x\.com"):
