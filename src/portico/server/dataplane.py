@@ -340,7 +340,7 @@ class DataPlane:
         self.ingress.routes_changed()
         self._open_gates(app_id)
         for owner in sorted(set(returned.values())):
-            self._system_log(owner, "", "", "the app that had taken over a name of this one has ended; it is back")
+            self._system_log(owner, "", "", "the app that had taken over a URL of this one has ended; it is back")
         if app is not None:
             for endpoint in app.endpoints.values():
                 self._let_go(endpoint.stop(pages.STOPPED))

@@ -8,17 +8,18 @@ from typing import Any, Final
 
 from portico.core.domains import Answer
 
-PATIENCE: Final = 5.0  # seconds for all questions about one name together
+PATIENCE: Final = 5.0  # seconds
 
 
 class Dns:
     """Asks the machine's name servers, or the one at `server` ("127.0.0.1:53"). Hosts files do not count.
 
-    Names are asked for as they stand, without search domains.
+    Names are asked for as they stand, without search domains. patience: seconds for all questions about one name.
     """
 
-    def __init__(self, server: tuple[str, int] | None = None) -> None:
+    def __init__(self, server: tuple[str, int] | None = None, patience: float = PATIENCE) -> None:
         self._server = server
+        self._patience = patience
 
     async def addresses(self, name: str) -> Answer:
         """Where a name leads."""
@@ -29,14 +30,14 @@ class Dns:
             resolver = resolving.Resolver(configure=self._server is None)
             if self._server is not None:
                 resolver.nameservers, resolver.port = [self._server[0]], self._server[1]
-            resolver.lifetime = PATIENCE
+            resolver.lifetime = self._patience
             answers = await asyncio.gather(
                 *(resolver.resolve(f"{name}.", kind, raise_on_no_answer=False) for kind in ("A", "AAAA"))
             )
         except resolving.NXDOMAIN:
             return Answer()
         except errors.Timeout:
-            return Answer(failure=f"no answer within {PATIENCE:g} seconds")
+            return Answer(failure=f"no answer within {self._patience:g} seconds")
         except errors.DNSException as error:
             return Answer(failure=f"{error}".partition("\n")[0].rstrip(".") or type(error).__name__)
         found = frozenset(str(record.address) for answer in answers for record in answer.rrset or ())
