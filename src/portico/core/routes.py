@@ -59,17 +59,25 @@ class RouteTable(Generic[T]):
         claims = [claim for claim in (self.get(host), self.get(f"*.{parent}")) if claim is not None]
         return next((claim for claim in claims if claim.target is not None), claims[0] if claims else None)
 
+    def domains(self) -> dict[str, Owner]:
+        """The custom domains that lead to living apps, and who has each."""
+        holders = ((name, self.get(name)) for name in self._claims if "." in name)
+        return {name: claim.owner for name, claim in holders if claim is not None and claim.target is not None}
+
+    def may_have(self, name: str, owner: Owner) -> bool:
+        """Whether the name is free for `owner`, or may be taken over."""
+        claim = self.get(name)
+        if claim is None or claim.target is None or claim.owner.app_id == owner.app_id:
+            return True
+        return claim.owner.ephemeral and (owner.ephemeral or "." in name)
+
     def check(self, names: Iterable[str], owner: Owner) -> list[Claim[T]]:
         """The claims that `owner` would take over; ConflictError where it may not."""
-        taken = []
-        for name in names:
-            claim = self.get(name)
-            if claim is None or claim.target is None or claim.owner.app_id == owner.app_id:
-                continue
-            if not claim.owner.ephemeral or not (owner.ephemeral or "." in name):
+        claims = [(name, claim) for name in names if (claim := self.get(name)) is not None]
+        for name, claim in claims:
+            if not self.may_have(name, owner):
                 raise _held(name, claim.owner)
-            taken.append(claim)
-        return taken
+        return [claim for _, claim in claims if claim.target is not None and claim.owner.app_id != owner.app_id]
 
     def assign(self, owner: Owner, targets: dict[str, T]) -> None:
         """The app has these names, and no others. One that was taken from it stays with who took it."""
@@ -86,6 +94,11 @@ class RouteTable(Generic[T]):
             place = places[0] if places else len(claims)
             claims[place : place + 1] = [Claim(owner, target)]
             self._claims[name] = claims
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Nobody has these names any more."""
+        for name in names:
+            self._claims.pop(name, None)
 
     def stop(self, app_id: str) -> dict[str, str]:
         """The app gives up its names: which ones other apps have again, and who. The rest is remembered as stopped."""

@@ -29,6 +29,7 @@ from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.call_places import CallPlaces
 from portico.server.dataplane import Bridge, DataPlane, Sockets
+from portico.server.domains import Domains
 from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
 from portico.server.environments import Environments
@@ -122,6 +123,7 @@ class ControlPlane:
         environments = Environments(settings.workspace, opened)
         secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
         self._admission = AdmissionControl(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
+        domains = Domains(settings, store=opened, data=outside.data, bridge=outside.bridge)
         self._rollouts = Rollouts(
             settings,
             outside.port,
@@ -129,6 +131,7 @@ class ControlPlane:
             environments=environments,
             secrets=secrets,
             admission=self._admission,
+            domains=domains,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -150,7 +153,7 @@ class ControlPlane:
         places = EnvironmentControl(
             environments, store=opened, apps=apps, rollouts=self._rollouts, access=access, admission=self._admission
         )
-        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission)
+        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission, domains)
         await self._listen(app, settings.control_socket)
         functions = Functions(outside.data, outside.bridge)
         called = CallPlaces(functions, opened, self._rollouts)
@@ -158,7 +161,7 @@ class ControlPlane:
         await self._listen(public, outside.sockets.public)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
-        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission))
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission, domains))
         if settings.https is not None:
             assert outside.front is not None
             self._https = HttpsControl(
@@ -167,17 +170,18 @@ class ControlPlane:
                 outside.front,
                 data=outside.data,
                 bridge=outside.bridge,
-                store=opened,
+                domains=domains,
                 known=self._rollouts.known,
             )
             await self._https.start(self._serve_ask)
 
-    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl) -> None:
+    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl, domains: Domains) -> None:
         try:
             assert self._calls is not None
             await self._calls.begin()
             outside.data.on_tokens_used = lambda: self._save_uses(admission)
             await admission.load()  # before there is a route that it protects
+            await domains.known()
             await rollouts.boot()
             await self._calls.booted(rollouts.deployed)
         except StateError as error:

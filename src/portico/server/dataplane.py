@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from portico.core.calling import CallTable
+from portico.core.domains import covering
 from portico.core.routes import Claim, Owner, RouteTable
 from portico.core.secrets import SecretTable
 from portico.core.tokens import ProxyToken
@@ -59,19 +60,12 @@ class Release:
     bundle_dir: Path
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
-    domains: dict[str, tuple[str, ...]] = field(default_factory=dict)  # function -> custom domains
     suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
 
     @property
     def owner(self) -> Owner:
         """Who has its names."""
         return Owner(self.app_id, self.app_name, self.environment, self.ephemeral)
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Labels and custom domains, and the function that each leads to."""
-        names = {label: function for function, label in self.labels.items()}
-        return names | {domain: function for function, domains in self.domains.items() for domain in domains}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +205,7 @@ class DataPlane:
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
+        self._registered: frozenset[str] = frozenset()  # custom domains
         self._secrets = SecretTable()
         self._apps: dict[str, LiveApp] = {}
         self._expected: dict[str, Expected] = {}  # by app id
@@ -262,9 +257,31 @@ class DataPlane:
 
     # -- verbs for the control plane ------------------------------------------------------------------------------
     def check_names(self, release: Release) -> list[Owner]:
-        """ConflictError where it may not have its labels and domains; else the apps that it takes some from."""
-        taken = self._routes.check(release.names, release.owner)
+        """ConflictError where it may not have its labels or, deployed, its domains; else those who lose some to it."""
+        names = self._names(release)
+        if not release.ephemeral:
+            names = {**names, **release.spec.domains}
+        taken = self._routes.check(names, release.owner)
         return list(dict.fromkeys(claim.owner for claim in taken))
+
+    def set_domains(self, registered: Collection[str]) -> None:
+        """These custom domains are registered, and no others: living apps that name one have it, as far as they may."""
+        self._registered = frozenset(registered)
+        self._routes.drop([name for name in self._routes.domains() if covering(name, self._registered) is None])
+        for app in self._apps.values():
+            self._routes.assign(app.release.owner, self._targets(app))
+        self.ingress.routes_changed()
+
+    def domain_holders(self) -> dict[str, Owner]:
+        """The custom domains that lead to apps, and who has each."""
+        return self._routes.domains()
+
+    def domains(self, app_id: str) -> dict[str, str]:
+        """The custom domains that lead to this app, and the function that each leads to."""
+        app = self._apps.get(app_id)
+        holders = self._routes.domains()
+        asked = {} if app is None else app.release.spec.domains
+        return {name: f for name, f in asked.items() if name in holders and holders[name].app_id == app_id}
 
     def claim(self, owner: Owner, names: list[str], hosts: list[str]) -> None:
         """An app will come up: it has its names, and who asks waits. ConflictError where it may not have them."""
@@ -328,7 +345,7 @@ class DataPlane:
         self.ingress.routes_changed()
         self._open_gates(app_id)
         for owner in sorted(set(returned.values())):
-            self._system_log(owner, "", "", "the app that had taken over a name of this one has ended; it is back")
+            self._system_log(owner, "", "", "the app that had taken over a URL of this one has ended; it is back")
         if app is not None:
             for endpoint in app.endpoints.values():
                 self._let_go(endpoint.stop(pages.STOPPED))
@@ -502,8 +519,7 @@ class DataPlane:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
         app.parts = self._parts(app)
-        targets: dict[str, Endpoint] = {name: app.parts[function] for name, function in release.names.items()}
-        self._lead(release.owner, targets, _callable(release, app))
+        self._lead(release.owner, self._targets(app), _callable(release, app))
         self._keep_templates()
 
     def _parts(self, app: LiveApp) -> dict[str, FunctionEndpoint | MethodEndpoint]:
@@ -518,6 +534,18 @@ class DataPlane:
                 desk = self._web_desk if is_web else None
                 parts[part.name] = MethodEndpoint(endpoint, part, called=not is_web, desk=desk)
         return parts
+
+    def _names(self, release: Release) -> dict[str, str]:
+        """Labels and custom domains that an app has, and the function that each leads to."""
+        labels = {label: function for function, label in release.labels.items()}
+        return labels | {
+            domain: function
+            for domain, function in release.spec.domains.items()
+            if covering(domain, self._registered) is not None and self._routes.may_have(domain, release.owner)
+        }
+
+    def _targets(self, app: LiveApp) -> dict[str, Endpoint]:
+        return {name: app.parts[function] for name, function in self._names(app.release).items()}
 
     def _claim_of(self, host: str) -> Claim[Endpoint] | None:
         """Whose host this is, by its label or by a custom domain."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
+import shutil
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -24,11 +26,11 @@ from portico.edge.program import caddy_version, find_caddy
 from portico.edge.storage import forget, hosts_below
 from portico.edge.wildcard import Wildcard, renewal_time
 from portico.ingress.front import Front
-from portico.model.errors import StateError
+from portico.model.errors import InvalidError, StateError
 from portico.model.https import Https, is_local
-from portico.model.ports import Store
 from portico.model.settings import Settings
 from portico.server.dataplane import Bridge, DataPlane
+from portico.server.domains import Domains
 
 log = logging.getLogger("portico.https")
 
@@ -52,7 +54,7 @@ class HttpsControl:
         *,
         data: DataPlane,
         bridge: Bridge,
-        store: Callable[[], Awaitable[Store]],
+        domains: Domains,
         known: Callable[[], Awaitable[object]],
     ) -> None:
         """known: returns when it is known which names there are."""
@@ -61,7 +63,7 @@ class HttpsControl:
         self._front = front
         self._data = data
         self._bridge = bridge
-        self._store = store
+        self._domains = domains
         self._known = known
         self._failures = Failures()
         self._dropped: set[str] = set()
@@ -70,6 +72,7 @@ class HttpsControl:
 
     async def start(self, serve_ask: ServeAsk) -> None:
         """Return when HTTPS is spoken; an error of the model when it cannot be."""
+        _check_files(self._https)
         program = await asyncio.to_thread(find_caddy, self._https.caddy)
         path = f"/{secrets.token_urlsafe(24)}"
         port = await serve_ask(make_ask(path, self._allowed))
@@ -78,25 +81,12 @@ class HttpsControl:
         stored = None if wildcard is None else await asyncio.to_thread(wildcard.stored)
         if stored is not None:
             await keeper.change(wildcard=stored)
+        self._domains.on_added, self._domains.on_removed = self._added, self._removed
         await keeper.start()
         if wildcard is not None:
             self._do(self._renew(wildcard, keeper))
         self._do(self._remember())
         self._do(self._try_again())
-
-    async def removed(self, domain: str) -> None:
-        """This domain is registered no longer: hosts that had a certificate by it get no connection."""
-        folder = caddy_folder(self._settings.home)
-        hosts = await asyncio.to_thread(hosts_below, folder, domain)
-        gone = {host for host in hosts if not await self._bridge.call(self._data.is_live, host)}
-        for host in gone:
-            await asyncio.to_thread(forget, folder, host)
-        await self._drop(self._dropped | gone)
-
-    async def added(self, domain: str) -> None:
-        """This domain is registered now: it is to be tried at once."""
-        self._failures.forget(domain)
-        await self._drop({host for host in self._dropped if domain not in (host, f"*.{host.partition('.')[2]}")})
 
     def drain(self) -> None:
         """The server is ending."""
@@ -160,6 +150,21 @@ class HttpsControl:
         self._dropped = domains
         await self._keeper.change(dropped=tuple(sorted(domains)))
 
+    # -- what becomes of domains ----------------------------------------------------------------------------------
+    async def _removed(self, domain: str) -> None:
+        """This domain is registered no longer: hosts that had a certificate by it get no connection."""
+        folder = caddy_folder(self._settings.home)
+        hosts = await asyncio.to_thread(hosts_below, folder, domain)
+        gone = {host for host in hosts if not await self._bridge.call(self._data.is_live, host)}
+        for host in gone:
+            await asyncio.to_thread(forget, folder, host)
+        await self._drop(self._dropped | gone)
+
+    async def _added(self, domain: str) -> None:
+        """This domain is registered now: it is to be tried at once."""
+        self._failures.forget(domain)
+        await self._drop({host for host in self._dropped if domain not in (host, f"*.{host.partition('.')[2]}")})
+
     # -- what becomes of certificates -----------------------------------------------------------------------------
     def _heard(self, news: News) -> None:
         if news.state is State.FAILED:
@@ -167,24 +172,15 @@ class HttpsControl:
         else:
             self._failures.forget(news.host)
         self._bridge.post(self._front.set_failed, news.host, news.state is State.FAILED)
-        self._do(self._note(news))
-
-    async def _note(self, news: News) -> None:
-        """Keep it with the registered domain that it is about."""
-        domains = (await self._store()).domains
-        registered = {domain.name for domain in await domains.all()}
-        wild = f"*.{news.host.partition('.')[2]}"
-        name = next((name for name in (news.host, wild) if name in registered), None)
-        if name is not None:
-            detail = news.host if news.state is State.ISSUED else f"{news.host}: {news.reason}"
-            await domains.set_certificate(name, news.state, detail, time.time())
+        detail = news.host if news.state is State.ISSUED else f"{news.host}: {news.reason}"
+        self._do(self._domains.set_certificate(news.host, news.state, detail))
 
     async def _remember(self) -> None:
         """HTTP goes on for domains that had no certificate when the server ended."""
-        for domain in await (await self._store()).domains.all():
-            if domain.certificate_state == State.FAILED and not domain.name.startswith("*."):
-                self._bridge.post(self._front.set_failed, domain.name, True)
-                self._failures.failed(domain.name, time.monotonic())
+        for name, domain in (await self._domains.known()).items():
+            if domain.certificate_state == State.FAILED and not name.startswith("*."):
+                self._bridge.post(self._front.set_failed, name, True)
+                self._failures.failed(name, time.monotonic())
 
     async def _try_again(self) -> None:
         """Visit the names for which no certificate could be had, when it is time to."""
@@ -225,6 +221,15 @@ class HttpsControl:
             else:
                 log.info("there is a certificate for %s and *.%s", wildcard.domain, wildcard.domain)
                 delay = _FIRST_DELAY
+
+
+def _check_files(https: Https) -> None:
+    if https.acme_root and not os.access(https.acme_root, os.R_OK):
+        raise InvalidError(f"The file {https.acme_root} cannot be read.", hint="--acme-root names a PEM file.")
+    if https.dns_hook and shutil.which(https.dns_command[0]) is None:
+        raise InvalidError(
+            f"The DNS hook is no program: {https.dns_command[0]!r}.", hint="--dns-hook names a command that can be run."
+        )
 
 
 def describe_caddy(https: Https) -> str:

@@ -46,9 +46,10 @@ def ask(target: Route | Refusal) -> Asked:
     return asked
 
 
-def a_release(app_id: str, folder: Path) -> Release:
-    """An app that wants the label "egg"."""
-    function = FunctionSpec(name="f", module="m", qualname="f", web=WebSpec(kind=WebKind.FASTAPI_ENDPOINT))
+def a_release(app_id: str, folder: Path, *domains: str) -> Release:
+    """An app that wants the label "egg", and these custom domains."""
+    web = WebSpec(kind=WebKind.FASTAPI_ENDPOINT, custom_domains=domains)
+    function = FunctionSpec(name="f", module="m", qualname="f", web=web)
     return Release(
         app_id=app_id,
         app_name=f"app of {app_id}",
@@ -191,8 +192,8 @@ async def test_a_host_is_live_while_an_app_answers_there(tmp_path: Path) -> None
     others = ["ham.localhost", "example.com", "a.b.wild.example.com", "*.wild.example.com", "localhost", ""]
     data.claim(Owner("ap-1", "one"), ["egg", "api.example.com", "*.wild.example.com"], [])
     assert [data.is_live(host) for host in hosts] == [True] * 3
-    release = replace(a_release("ap-1", tmp_path), domains={"f": ("api.example.com", "*.wild.example.com")})
-    data.install(release)
+    data.set_domains(["api.example.com", "*.wild.example.com"])
+    data.install(a_release("ap-1", tmp_path, "api.example.com", "*.wild.example.com"))
     assert [data.is_live(host) for host in hosts] == [True] * 3
     assert [host for host in others if data.is_live(host)] == []
     data.stop("ap-1")
@@ -205,11 +206,56 @@ async def test_a_custom_domain_leads_to_its_function(tmp_path: Path) -> None:
     sockets = Sockets.inside(tmp_path)
     data = DataPlane("localhost", sockets, FakeEngine(tmp_path, manual=True), lambda *_: None, machine="api")
     early = ask(data.find("www.example.com"))
+    data.set_domains(["*.example.com"])
     data.claim(Owner("ap-1", "one"), ["egg", "*.example.com"], [])
     data.claimed()
     waiting = ask(data.find("api.example.com"))
-    data.install(replace(a_release("ap-1", tmp_path), domains={"f": ("*.example.com",)}))
+    data.install(a_release("ap-1", tmp_path, "*.example.com"))
     assert [asked.heard for asked in (early, waiting)] == [["moved", "moved"], ["moved"]]
     assert data.requested_at("api.example.com") is data.requested_at("egg.localhost") is not None
     assert isinstance(data.find("example.com"), Refusal)
+    await data.close(0)
+
+
+async def test_domains_follow_their_registration(tmp_path: Path) -> None:
+    """An app that lives loses one that is removed, and has it again when it is registered again."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    data.claimed()
+    data.set_domains(["*.example.com", "other.org"])
+    data.install(a_release("ap-1", tmp_path, "api.example.com", "other.org"))
+    assert data.domains("ap-1") == {"api.example.com": "f", "other.org": "f"}
+    data.set_domains(["other.org"])
+    assert data.domains("ap-1") == {"other.org": "f"}
+    assert isinstance(data.find("api.example.com"), Refusal)
+    data.set_domains(["api.example.com", "other.org"])
+    assert [domain for domain, owner in data.domain_holders().items() if owner.app_id == "ap-1"] == [
+        "other.org",
+        "api.example.com",
+    ]
+    await data.close(0)
+
+
+async def test_a_served_app_has_the_domains_that_no_deployed_app_has(tmp_path: Path) -> None:
+    """It comes up all the same; and the deployed one takes what it wants, first or later."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    data.set_domains(["a.example.com", "b.example.com"])
+    served = replace(a_release("ap-2", tmp_path, "a.example.com", "b.example.com"), ephemeral=True, labels={"f": "dev"})
+    data.install(a_release("ap-1", tmp_path, "a.example.com"))
+    assert data.check_names(served) == []
+    data.install(served)
+    assert (data.domains("ap-1"), data.domains("ap-2")) == ({"a.example.com": "f"}, {"b.example.com": "f"})
+    later = a_release("ap-1", tmp_path, "a.example.com", "b.example.com")
+    assert [owner.app_id for owner in data.check_names(later)] == ["ap-2"]
+    data.install(later)
+    assert (len(data.domains("ap-1")), data.domains("ap-2")) == (2, {})
+    await data.close(0)
+
+
+async def test_two_deployed_apps_cannot_have_one_domain(tmp_path: Path) -> None:
+    """The error names the holder."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path), lambda *_: None)
+    data.set_domains(["a.example.com"])
+    data.install(a_release("ap-1", tmp_path, "a.example.com"))
+    with pytest.raises(ConflictError, match="app of ap-1"):
+        data.check_names(replace(a_release("ap-2", tmp_path, "a.example.com"), labels={"f": "other"}))
     await data.close(0)
