@@ -148,7 +148,10 @@ class HttpsControl:
         if domains == self._dropped or self._keeper is None:
             return
         self._dropped = domains
-        await self._keeper.change(dropped=tuple(sorted(domains)))
+        try:
+            await self._keeper.change(dropped=tuple(sorted(domains)))
+        except StateError:
+            log.exception("Caddy could not be told which domains are gone")
 
     # -- what becomes of domains ----------------------------------------------------------------------------------
     async def _removed(self, domain: str) -> None:
