@@ -51,7 +51,13 @@ def web():
 
     return api
 """
-CUSTOM = APP.replace('App("door")', 'App("custom")').replace("asgi_app()", "asgi_app(custom_domains={domains})")
+
+
+def custom(name: str, domains: list[str]) -> str:
+    """The same app under this name, at domains of its own."""
+    return APP.replace('"door"', f'"{name}"').replace("asgi_app()", f"asgi_app(custom_domains={domains})")
+
+
 REFUSED = "alert internal error"
 HOOK = """#!/bin/sh
 echo "$1 $2" >> {log}
@@ -222,7 +228,7 @@ def test_where_no_certificate_can_be_had_http_goes_on(site: Site) -> None:
     host = "broken.custom.test"
     site.authority.tell_dns("add-a", host=host, addresses=["127.0.0.9"])
     site.machine.run("domain", "add", host)
-    site.machine.write("broken.py", CUSTOM.format(domains=[host]).replace('"custom"', '"broken"'))
+    site.machine.write("broken.py", custom("broken", [host]))
     site.machine.deploy("broken.py")
     assert site.get(host, "/who", secure=False).status == 308
     with socket.create_connection(("127.0.0.1", site.authority.https)) as plain:
@@ -243,7 +249,7 @@ def test_custom_domains_have_certificates_for_as_long_as_they_are_registered(sit
     machine = site.machine
     machine.run("domain", "add", "api.custom.test")
     machine.run("domain", "add", "*.wild.test")
-    machine.write("custom.py", CUSTOM.format(domains=["api.custom.test", "*.wild.test"]))
+    machine.write("custom.py", custom("custom", ["api.custom.test", "*.wild.test"]))
     machine.deploy("custom.py")
     assert site.certificate("api.custom.test")[1] == ("api.custom.test",)
     assert site.certificate("one.wild.test")[1] == ("one.wild.test",)
@@ -390,7 +396,7 @@ def test_what_makes_no_sense_is_said(machine: Machine, tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\necho 2.6.2\n")
     old.chmod(0o700)
     refused = machine.run("up", "--https", *port, "--caddy", str(old), code=1).stderr
-    assert f"Caddy 2.6 ({old}) is too old" in refused
+    assert f"Caddy 2.6.2 ({old}) is too old" in refused
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = ["--https-listen", f"127.0.0.1:{taken.getsockname()[1]}"]
         refused = machine.run("up", "--https", *port, code=1).stderr

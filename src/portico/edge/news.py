@@ -10,7 +10,13 @@ from typing import Final
 import msgspec
 
 _LEVELS: Final = {"error": logging.WARNING, "fatal": logging.ERROR, "panic": logging.ERROR, "warn": logging.INFO}
-_NOISE: Final = ("HTTP/2 skipped", "HTTP/3 skipped", "admin endpoint on open interface", "certificate is in emergency")
+_NOISE: Final = (
+    "exiting; byeee",
+    "HTTP/2 skipped",
+    "HTTP/3 skipped",
+    "admin endpoint on open interface",
+    "certificate is in emergency",
+)
 _OBTAINED: Final = "certificate obtained successfully"
 _RENEWED: Final = "certificate renewed successfully"
 _FAILED: Final = "could not get certificate from issuer"

@@ -73,6 +73,7 @@ class HttpsControl:
     async def start(self, serve_ask: ServeAsk) -> None:
         """Return when HTTPS is spoken; an error of the model when it cannot be."""
         _check_files(self._https)
+        (self._settings.home / "https").mkdir(mode=0o700, exist_ok=True)
         program = await asyncio.to_thread(find_caddy, self._https.caddy)
         path = f"/{secrets.token_urlsafe(24)}"
         port = await serve_ask(make_ask(path, self._allowed))
