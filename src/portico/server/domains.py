@@ -126,7 +126,7 @@ class Domains:
         )
         local = await asyncio.to_thread(_local_addresses)
         addresses = frozenset().union(public.addresses, *(found.addresses for found in ours))
-        verdict, message = judge(asked, answer, addresses, local)
+        verdict, message = judge(name, answer, addresses, local)
         return DomainCheck(
             name=name,
             verdict=verdict.value,
