@@ -9,7 +9,7 @@ from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
 from portico.client.connect import connect
 from portico.wire.control import DomainCheck, DomainInfo
-from portico.wire.domains import domain_name
+from portico.wire.domains import domain_name, shell_word
 
 _NOT_RIGHT = ("wrong", "missing", "failed")
 
@@ -36,7 +36,7 @@ def domain_add(name: str, as_json: bool) -> None:
     terminal.result(f"✓ Domain {made.name} is registered.")
     _report(found, terminal)
     if found.verdict in _NOT_RIGHT:
-        terminal.note(f"Look again with: portico domain check {_word(made.name)}")
+        terminal.note(f"Look again with: portico domain check {shell_word(made.name)}")
     terminal.note(f'In a function\'s file: @modal.fastapi_endpoint(custom_domains=["{made.name}"])')
 
 
@@ -121,7 +121,3 @@ def _certificate(domain: DomainInfo) -> str:
         return "-"
     detail = f": {' '.join(domain.certificate_detail.split())}" if domain.certificate_detail else ""
     return f"{domain.certificate_state}, {minute(domain.certificate_at)}{detail}"
-
-
-def _word(name: str) -> str:
-    return f"'{name}'" if "*" in name else name
