@@ -9,7 +9,7 @@ from portico.cli import options
 from portico.cli.terminal import Terminal, minute, table
 from portico.client.connect import connect
 from portico.wire.control import DomainCheck, DomainInfo
-from portico.wire.domains import domain_name
+from portico.wire.domains import domain_name, shell_word
 
 _NOT_RIGHT = ("wrong", "missing", "failed")
 
@@ -19,7 +19,7 @@ def domain() -> None:
     """Custom domains: what is registered here can stand in `custom_domains=[…]` of an app that is deployed here."""
 
 
-@domain.command("add")
+@domain.command("add", short_help="Register a domain, and show the DNS records that it needs.")
 @click.argument("name")
 @options.as_json
 def domain_add(name: str, as_json: bool) -> None:
@@ -36,11 +36,11 @@ def domain_add(name: str, as_json: bool) -> None:
     terminal.result(f"✓ Domain {made.name} is registered.")
     _report(found, terminal)
     if found.verdict in _NOT_RIGHT:
-        terminal.note(f"Look again with: portico domain check {_word(made.name)}")
+        terminal.note(f"Look again with: portico domain check {shell_word(made.name)}")
     terminal.note(f'In a function\'s file: @modal.fastapi_endpoint(custom_domains=["{made.name}"])')
 
 
-@domain.command("check")
+@domain.command("check", short_help="Look where DNS leads a domain.")
 @click.argument("name")
 @options.as_json
 def domain_check(name: str, as_json: bool) -> None:
@@ -58,7 +58,7 @@ def domain_check(name: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@domain.command("list")
+@domain.command("list", short_help="List the domains, who uses them, and their certificates.")
 @options.as_json
 def domain_list(as_json: bool) -> None:
     """List the registered domains: which app uses each, and how its certificate is doing."""
@@ -73,7 +73,7 @@ def domain_list(as_json: bool) -> None:
         terminal.note("There is no custom domain. Register one with `portico domain add NAME`.")
 
 
-@domain.command("remove")
+@domain.command("remove", short_help="Register a domain no longer.")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also where an app uses it: from now on it does not lead there.")
 @options.as_json
@@ -121,7 +121,3 @@ def _certificate(domain: DomainInfo) -> str:
         return "-"
     detail = f": {' '.join(domain.certificate_detail.split())}" if domain.certificate_detail else ""
     return f"{domain.certificate_state}, {minute(domain.certificate_at)}{detail}"
-
-
-def _word(name: str) -> str:
-    return f"'{name}'" if "*" in name else name

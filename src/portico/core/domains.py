@@ -46,8 +46,7 @@ def judge(name: str, answer: Answer, public: frozenset[str], local: frozenset[st
     if answer.addresses <= public | local:
         return Verdict.RIGHT, f"{name} leads to this server, {there}{alias}."
     if not public:
-        unknown = "Whether that is this server is not known here: say so with PORTICO_PUBLIC_ADDRESS."
-        return Verdict.UNKNOWN, f"{name} leads to {there}{alias}. {unknown}"
+        return Verdict.UNKNOWN, f"{name} leads to {there}{alias}; whether that is this server cannot be seen from here."
     elsewhere = answer.addresses - public - local
     if elsewhere == answer.addresses:
         return Verdict.WRONG, f"{name} leads to {there}{alias}, and not to this server, {_listed(public)}."

@@ -548,9 +548,13 @@ class DataPlane:
         return {name: app.parts[function] for name, function in self._names(app.release).items()}
 
     def _claim_of(self, host: str) -> Claim[Endpoint] | None:
-        """Whose host this is, by its label or by a custom domain."""
+        """Whose host this is, by its label or by a custom domain. A wildcard leaves the machine's name to the server:
+        whoever deploys from elsewhere may use it, and sends a token there.
+        """
         label, _, domain = host.partition(".")
-        return self._routes.get(label) if domain == self._domain else self._routes.at(host)
+        if domain == self._domain:
+            return self._routes.get(label)
+        return self._routes.get(host) if domain and label == self._machine else self._routes.at(host)
 
     def _route_of(self, claim: Claim[Endpoint]) -> Route | Refusal:
         target = claim.target

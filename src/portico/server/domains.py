@@ -24,7 +24,7 @@ from portico.model.spec import AppSpec
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.dns import Dns
 from portico.wire.control import DnsRecord, DomainCheck, DomainInfo, DomainList, DomainUse
-from portico.wire.domains import check_foreign, domain_name
+from portico.wire.domains import check_foreign, domain_name, shell_word
 
 _LOCAL: Final = ("localhost", ".localhost")  # domains of servers that nobody reaches from elsewhere
 
@@ -68,7 +68,7 @@ class Domains:
         missing = await self.unregistered(spec)
         if missing:
             what = f"The domain {missing[0]} is" if len(missing) == 1 else f"The domains {', '.join(missing)} are"
-            commands = " && ".join(f"portico domain add {_word(name)}" for name in missing)
+            commands = " && ".join(f"portico domain add {shell_word(name)}" for name in missing)
             raise NotFoundError(f"{what} not registered.", hint=f"Register first: {commands}")
 
     async def unregistered(self, spec: AppSpec) -> list[str]:
@@ -132,7 +132,9 @@ class Domains:
         )
         local = await asyncio.to_thread(_local_addresses)
         addresses = frozenset().union(public.addresses, *(found.addresses for found in ours))
-        verdict, message = judge(asked, answer, addresses, local)
+        verdict, message = judge(name, answer, addresses, local)
+        if public.names and not addresses:
+            message += f" DNS knows no address of {', '.join(public.names)}, where this server is said to be."
         return DomainCheck(
             name=name,
             verdict=verdict.value,
@@ -166,11 +168,11 @@ class Domains:
         return uses
 
     def _public(self) -> PublicAddress:
-        """Where the internet reaches us: what was said, or else our own domain, if others know it."""
+        """Where the internet reaches us: what was said, or else where our URLs are, if others know our domain."""
         said, own = self._settings.public, self._settings.domain
         if said != PublicAddress() or own == _LOCAL[0] or own.endswith(_LOCAL[1]):
             return said
-        return PublicAddress(names=(own,))
+        return PublicAddress(names=(f"{self._settings.workspace}.{own}",))
 
 
 async def _nobody_minds(name: str) -> None:
@@ -239,8 +241,3 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def _word(name: str) -> str:
-    """A name as a shell takes it: a wildcard is not to be taken for a pattern of files."""
-    return f"'{name}'" if "*" in name else name

@@ -41,6 +41,11 @@ def check_foreign(name: str, own: str) -> str:
     return name
 
 
+def shell_word(name: str) -> str:
+    """A name as a shell takes it, which would look for files that fit a wildcard."""
+    return f"'{name}'" if "*" in name else name
+
+
 def _not_bare(text: str) -> str | None:
     """What stands there beside a name."""
     if "://" in text:

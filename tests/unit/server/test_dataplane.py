@@ -202,9 +202,8 @@ async def test_a_host_is_live_while_an_app_answers_there(tmp_path: Path) -> None
 
 
 async def test_a_custom_domain_leads_to_its_function(tmp_path: Path) -> None:
-    """While the app comes up those who ask wait; a name that is the machine's, too, is the app's."""
-    sockets = Sockets.inside(tmp_path)
-    data = DataPlane("localhost", sockets, FakeEngine(tmp_path, manual=True), lambda *_: None, machine="api")
+    """While the app comes up those who ask wait."""
+    data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path, manual=True), lambda *_: None)
     early = ask(data.find("www.example.com"))
     data.set_domains(["*.example.com"])
     data.claim(Owner("ap-1", "one"), ["egg", "*.example.com"], [])
@@ -258,4 +257,16 @@ async def test_two_deployed_apps_cannot_have_one_domain(tmp_path: Path) -> None:
     data.install(a_release("ap-1", tmp_path, "a.example.com"))
     with pytest.raises(ConflictError, match="app of ap-1"):
         data.check_names(replace(a_release("ap-2", tmp_path, "a.example.com"), labels={"f": "other"}))
+    await data.close(0)
+
+
+async def test_a_wildcard_leaves_the_machines_name_to_the_server(tmp_path: Path) -> None:
+    """Who deploys from elsewhere may use it. The exact name is the app's."""
+    sockets = Sockets.inside(tmp_path)
+    data = DataPlane("localhost", sockets, FakeEngine(tmp_path), lambda *_: None, machine="web")
+    data.set_domains(["*.example.com", "web.example.org"])
+    data.install(a_release("ap-1", tmp_path, "*.example.com", "web.example.org"))
+    assert data.find("web.example.com") is data.find("localhost")
+    assert not data.is_live("web.example.com")
+    assert [data.requested_at(host) is not None for host in ("www.example.com", "web.example.org")] == [True, True]
     await data.close(0)
