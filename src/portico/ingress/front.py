@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from portico.ingress.head import RequestHead, host_of
 from portico.ingress.ports import Refusal
+
+MOST: Final = 10_000  # names that are remembered; whoever makes names up makes no more of them
 
 
 class Front:
@@ -22,6 +25,8 @@ class Front:
 
     def set_failed(self, host: str, failed: bool) -> None:
         """Whether no certificate can be had for it."""
+        if len(self._failed) >= MOST:
+            self._failed.clear()
         self._failed.add(host) if failed else self._failed.discard(host)
 
     def redirect(self, head: RequestHead, origin: bytes) -> Refusal | None:

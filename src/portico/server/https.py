@@ -14,6 +14,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -206,6 +207,8 @@ class HttpsControl:
             connecting = asyncio.open_connection(there, address.port, ssl=anything, server_hostname=host)
             _, writer = await asyncio.wait_for(connecting, _VISIT)
             writer.close()
+            self._failures.forget(host)
+            self._bridge.post(self._front.set_failed, host, False)
 
     async def _renew(self, wildcard: Wildcard, keeper: Keeper) -> None:
         """Have a certificate for the server's own names, always."""
@@ -230,6 +233,8 @@ class HttpsControl:
 def _check_files(https: Https) -> None:
     if https.acme_root and not os.access(https.acme_root, os.R_OK):
         raise InvalidError(f"The file {https.acme_root} cannot be read.", hint="--acme-root names a PEM file.")
+    if https.dns_hook and find_spec("acme") is None:
+        raise InvalidError("--dns-hook needs the package acme.", hint="Install it next to Portico: pip install acme")
     if https.dns_hook and shutil.which(https.dns_command[0]) is None:
         raise InvalidError(
             f"The DNS hook is no program: {https.dns_command[0]!r}.", hint="--dns-hook names a command that can be run."

@@ -23,6 +23,14 @@ def head(host: str, target: str = "/x?y=1") -> RequestHead:
     return made
 
 
+async def visitor(house: House, folder: Path) -> Client:
+    """A connection to the socket of the server in front."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(folder / "front.sock"))
+    await house.ingress.listen(sock, front=Front(443, lambda _: True))
+    return Client(*await asyncio.open_unix_connection(folder / "front.sock"))
+
+
 @pytest.mark.parametrize(
     ("port", "host", "target", "there"),
     [
@@ -56,18 +64,12 @@ def test_names_without_a_certificate_are_answered_as_they_are() -> None:
 
 async def test_only_its_own_socket_is_believed(house: House, tmp_path: Path) -> None:
     """What it says reaches the container; the same words at the public door do not."""
-    path = tmp_path / "front.sock"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        sock.listen()
-        sock.setblocking(False)
-        await house.ingress.listen(sock, front=Front(443, lambda _: True))
-        requests: list[bytes] = []
-        await house.container(answering(OK, OK, requests=requests))
-        words = b"GET / HTTP/1.1\r\nHost: app.test\r\nX-Forwarded-For: 2a00::1\r\nX-Forwarded-Proto: https\r\n\r\n"
-        for client in (Client(*await asyncio.open_unix_connection(path)), await house.connect()):
-            await client.send(words)
-            assert (await client.response())[1] == b"ok"
+    requests: list[bytes] = []
+    await house.container(answering(OK, OK, requests=requests))
+    words = b"GET / HTTP/1.1\r\nHost: app.test\r\nX-Forwarded-For: 2a00::1\r\nX-Forwarded-Proto: https\r\n\r\n"
+    for client in (await visitor(house, tmp_path), await house.connect()):
+        await client.send(words)
+        assert (await client.response())[1] == b"ok"
     seen = [request.split(b"\r\n")[1].split(b" ")[2:] for request in requests]
     assert seen[0] == [b"2a00::1", b"0", b"https"]
     assert (seen[1][0], seen[1][2]) == (b"127.0.0.1", b"http")
@@ -75,13 +77,7 @@ async def test_only_its_own_socket_is_believed(house: House, tmp_path: Path) -> 
 
 async def test_what_leads_nowhere_is_refused_and_not_redirected(house: House, tmp_path: Path) -> None:
     """Over plain HTTP, too."""
-    path = tmp_path / "front.sock"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        sock.listen()
-        sock.setblocking(False)
-        await house.ingress.listen(sock, front=Front(443, lambda _: True))
-        client = Client(*await asyncio.open_unix_connection(path))
-        for host, status in ((b"nowhere.test", b"404"), (b"app.test", b"308")):
-            await client.send(b"GET / HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Proto: http\r\n\r\n" % host)
-            assert b" %b " % status in (await client.response())[0]
+    client = await visitor(house, tmp_path)
+    for host, status in ((b"nowhere.test", b"404"), (b"app.test", b"308")):
+        await client.send(b"GET / HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Proto: http\r\n\r\n" % host)
+        assert b" %b " % status in (await client.response())[0]
