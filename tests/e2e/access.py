@@ -19,7 +19,7 @@ async def closed(request: Request):
     size = 0
     async for piece in request.stream():
         size += len(piece)
-    return {{"size": size, "headers": dict(request.headers)}}
+    return {{"size": size, "headers": dict(request.headers), "client": request.client.host}}
 
 @app.function()
 @modal.asgi_app()

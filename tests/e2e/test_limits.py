@@ -78,3 +78,14 @@ def test_a_body_over_the_limit_is_refused(shared: Machine) -> None:
     whole = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 100
     assert parse(shared.raw(whole + b"0\r\n\r\n")).json["size"] == 102_400
     assert parse(shared.raw(whole + b"1\r\nx\r\n")).status == 413
+
+
+def test_a_client_of_ipv6_has_its_own_address(machine: Machine) -> None:
+    """On a door that listens to IPv6 alone."""
+    server = machine.start("up", "--listen", f"[::1]:{machine.port}")
+    server.until(rf"listens on http://\[::1\]:{machine.port}")
+    url = deploy(machine, "sixth", closed=False)["closed"]
+    request = f"POST / HTTP/1.1\r\nHost: {url.partition('//')[2]}\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_connection(("::1", machine.port), timeout=PATIENCE) as connection:
+        connection.sendall(request.encode())
+        assert read_answer(connection.makefile("rb")).json["client"] == "::1"
