@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@
 
-# The programs that tests put behind an endpoint. Services that come with them are not started: nginx would take port 80.
+# The programs that tests put behind an endpoint, and what judges our unit. Services that come with them are not started:
+# nginx would take port 80.
 packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \
 	command -v nginx >/dev/null || missing="nginx-light"; \
