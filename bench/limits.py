@@ -17,10 +17,7 @@ from portico.core.bucket import BURST, TokenBucket
 from portico.ingress.admission import RateLimit
 from portico.ingress.head import RequestHead
 
-RATES = {
-    200: ("--app", "warm", "--function", "hello"),
-    1000: ("--app", "warm"),
-}  # a second; each has a bucket of its own
+RATES = {200: ("--app", "warm", "--function", "hello"), 50: ("--app", "warm")}  # a second; each has its own bucket
 NEVER = "1000000"  # the largest limit that there is
 CONNECTIONS, ROUNDS, SECONDS = 32, 7, 4  # of wrk
 BATCH = 16  # requests that are on their way at once
