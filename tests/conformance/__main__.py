@@ -1,6 +1,7 @@
 """The Autobahn test suite through the ingress and against the bare containers, case by case: `make conformance`.
 
-Exit code 1 if a case fails, or does not end as it ends against the bare container.
+Exit code 1 if a case does not end as it ends against the bare container. What fails there too is the library's affair,
+and is shown. `CASES="12.*"` runs others: all of the compressed ones take hours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 from tests.conformance import bare
@@ -18,10 +18,13 @@ from tests.e2e.conftest import Machine
 
 ROOT = Path(__file__).parents[2]
 WSTEST = ROOT / ".venv-autobahn" / "bin" / "wstest"
-GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}  # the suite's own words; UNIMPLEMENTED and FAILED are none of them
+PASSED = {"OK", "NON-STRICT", "INFORMATIONAL"}  # the suite's own words; which of them may depend on the time it takes
+CASES = [f"{family}.*" for family in (*range(1, 8), 9, 10)]
+CASES += [f"12.{mode}.{size}" for mode in range(1, 6) for size in (1, 3)]  # a thousand compressed messages each
+CASES += [f"13.{mode}.{size}" for mode in range(1, 8) for size in (1, 3)]
 KINDS = ("asgi", "wsgi", "program")
 Address = str | tuple[str, int]
-Ends = dict[str, tuple[str, str, int | None]]  # by case: how it went, how it was closed, and with which code
+Ends = dict[str, tuple[bool, str, int | None]]  # by case: passed or not, how it was closed, and with which code
 
 
 async def relay(where: Address, host: str) -> asyncio.Server:
@@ -62,20 +65,26 @@ async def fuzz(folder: Path, doors: dict[str, asyncio.Server], cases: list[str])
         raise SystemExit("wstest failed")
     report = json.loads((folder / "reports" / "index.json").read_text())
     return {
-        name: {case: (end["behavior"], end["behaviorClose"], end["remoteCloseCode"]) for case, end in ends.items()}
+        name: {
+            case: (end["behavior"] in PASSED, end["behaviorClose"], end["remoteCloseCode"])
+            for case, end in ends.items()
+        }
         for name, ends in report.items()
     }
 
 
 def compare(kind: str, ends: dict[str, Ends]) -> int:
-    """Say how the cases of one kind ended; how many did not end well, or not in the same way."""
+    """Say how the cases of one kind ended; how many of them did not end in the same way."""
     through, alone = ends[f"{kind} through the ingress"], ends[f"{kind} bare"]
-    wrong = [case for case, end in through.items() if end != alone[case] or not GOOD.issuperset(end[:2])]
-    counts = Counter(end[0] for end in through.values())
-    print(f"{kind}: {len(through)} cases, {dict(counts)}, {len(wrong)} not good or not as against the bare container")
-    for case in wrong:
-        print(f"  {case}: {through[case]}, bare: {alone[case]}")
-    return len(wrong)
+    passed, bare_passed = (sum(end[0] for end in each.values()) for each in (through, alone))
+    print(
+        f"{kind}: {passed} of {len(through)} cases pass through the ingress, {bare_passed} against the bare container"
+    )
+    different = [case for case, end in through.items() if end != alone[case]]
+    for case, end in through.items():
+        if case in different or not end[0]:
+            print(f"  {case}: {end}, bare: {alone[case]}")
+    return len(different)
 
 
 async def measure(machine: Machine, cases: list[str]) -> int:
@@ -95,7 +104,7 @@ async def measure(machine: Machine, cases: list[str]) -> int:
 
 
 def main(cases: list[str]) -> int:
-    """Run these cases; all of them, if none are named."""
+    """Run these cases, or those that take minutes."""
     if not WSTEST.exists():
         raise SystemExit("The Autobahn test suite is not there. Run: make conformance")
     with tempfile.TemporaryDirectory(prefix="portico-autobahn-") as folder:
@@ -103,7 +112,7 @@ def main(cases: list[str]) -> int:
         machine.env["PORTICO_MAX_WEBSOCKET_MESSAGE"] = "unlimited"  # some cases have messages of 16 MiB
         try:
             machine.up()
-            return 1 if asyncio.run(measure(machine, cases or ["*"])) else 0
+            return 1 if asyncio.run(measure(machine, cases or CASES)) else 0
         finally:
             machine.close()
 

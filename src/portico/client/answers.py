@@ -115,7 +115,7 @@ class Answer:
         self.begun = False
         self.reusable = False
         self._status = 0
-        self._why = ""  # it stopped, the code of an error
+        self._why = ""  # it stopped: the code of an error, and its text
         self._decoder = Decoder()
         self._text = bytearray()
         self._parser = httptools.HttpResponseParser(self)
@@ -152,9 +152,8 @@ class Answer:
 
     def stopped(self, route: Route) -> errors.Error:
         """The error when the last message is missing."""
-        if self._why == errors.FunctionTimeoutError.code:
-            return errors.FunctionTimeoutError(f"{route.function}: function execution timed out")
-        return _stopped(route)
+        code, _, text = self._why.partition(" ")
+        return errors.by_code(code, f"{route.function}: {text}") if code else _stopped(route)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
     def on_headers_complete(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from portico.client.answers import Route, Say
 
 R = TypeVar("R")
-_LATER = frozenset({"logs", "hydrate", "get_dashboard_url", "get_call_graph"})
+_LATER = frozenset({"iter", "logs", "hydrate", "get_dashboard_url", "get_call_graph"})
 
 
 class FunctionCall(Generic[R]):
