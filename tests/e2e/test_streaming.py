@@ -200,9 +200,10 @@ def wsgi():
     state = {{"produced": 0}}
 
     def pieces(mebibytes):
-        for number in range(mebibytes):
+        state["produced"] = 0
+        for _ in range(mebibytes):
             yield PIECE
-            state["produced"] = (number + 1) * len(PIECE)
+            state["produced"] += len(PIECE)
 
     def web_app(environ, start_response):
         start_response("200 OK", [])
@@ -212,6 +213,7 @@ def wsgi():
         if verb == "step":
             read_on.set()
         if verb.endswith("upload"):
+            read_on.clear()
             total = 0
             while piece := environ["wsgi.input"].read(65536):
                 total += len(piece)
@@ -261,12 +263,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number in range(mebibytes):
+        state["produced"] = 0
+        for _ in range(mebibytes):
             self.wfile.write(b"100000\\r\\n%b\\r\\n" % PIECE)
-            state["produced"] = (number + 1) * len(PIECE)
+            state["produced"] += len(PIECE)
         self.wfile.write(b"0\\r\\n\\r\\n")
 
     def do_POST(self):
+        read_on.clear()
         size = left = int(self.headers["content-length"])
         while left:
             left -= len(self.rfile.read(min(left, 65536)))
