@@ -254,7 +254,8 @@ class DomainUse(msgspec.Struct, frozen=True, kw_only=True):
 class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A registered domain. created_by: "token NAME", or a user of the server's machine.
 
-    certificate_state: "issued", "failed", "unrenewed" (there is one), or None while there was none; certificate_detail: for which host, or why not.
+    certificate_state: "issued", "failed", "unrenewed" (there is one), or None while there was none; certificate_detail:
+    for which host, or why not.
     """
 
     name: str
