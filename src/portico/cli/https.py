@@ -46,8 +46,14 @@ def speaking_https(settings: Settings, given: Mapping[str, str | bool | None]) -
         return settings
     try:
         https = https_from({**os.environ, **flags})
-        if https.acme_root:
-            https = replace(https, acme_root=os.path.abspath(https.acme_root))
+        https = replace(
+            https, acme_root=https.acme_root and os.path.abspath(https.acme_root), caddy=_absolute(https.caddy)
+        )
         return replace(settings, https=https).validate()
     except errors.InvalidError as error:
         raise click.UsageError(f"{error.message} {error.hint or ''}".rstrip()) from None
+
+
+def _absolute(path: str) -> str:
+    """From here, where the server may run elsewhere; a bare name is looked for on PATH there."""
+    return os.path.abspath(path) if "/" in path else path
