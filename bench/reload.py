@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.stand import PORTICO, command, get, get_when_up, host_of, report, spread, stand, uvicorn
+from bench.results import Goal, Run, Table
+from bench.stand import PORTICO, get, get_when_up, host_of, spread, stand, uvicorn
 
 EDITS = 20
 OURS = """import modal
@@ -32,7 +33,7 @@ def version():
 """
 
 
-def main(quick: bool = False) -> None:
+def main(run: Run) -> Iterator[Table]:
     """The same edits to the same endpoint, in turns."""
     ours: list[float] = []
     theirs: list[float] = []
@@ -46,14 +47,27 @@ def main(quick: bool = False) -> None:
         get(here.port, host)
         with uvicorn("app:app", "--reload", folder=Path(two)) as port:
             get_when_up(port)
-            for number in range(1, 3 if quick else EDITS + 1):
+            for number in range(1, 3 if run.quick else EDITS + 1):
                 time.sleep(0.5)  # as a person would: nothing is still going on from the edit before
                 ours.append(_edit(our_file, OURS, number, lambda: get(here.port, host)))
                 theirs.append(_edit(their_file, THEIRS, number, lambda: get_when_up(port)))
         serve.terminate()
         serve.wait()
     a, b = spread(ours), spread(theirs)
-    report("reload", {"portico": a, "uvicorn --reload": b, "times faster": round(b["p50_ms"] / a["p50_ms"], 1)})
+    yield Table(
+        "reload",
+        {"portico": a, "uvicorn --reload": b, "times faster": round(b["p50_ms"] / a["p50_ms"], 1)},
+        (
+            Goal(
+                "reload, p50",
+                a["p50_ms"],
+                "ms",
+                at_most=120,
+                ours=f"{a['p50_ms']} ms",
+                beside=f"{b['p50_ms']} ms, uvicorn --reload",
+            ),
+        ),
+    )
 
 
 def _edit(file: Path, text: str, number: int, ask: Callable[[], bytes]) -> float:
@@ -62,7 +76,3 @@ def _edit(file: Path, text: str, number: int, ask: Callable[[], bytes]) -> float
     while ask() != str(number).encode():
         pass
     return time.perf_counter() - began
-
-
-if __name__ == "__main__":
-    command(main)
