@@ -13,7 +13,15 @@ from bench.results import under_load
 OURS, THEIRS = "#d9480f", "#868e96"
 matplotlib.use("svg")
 # the same figures make the same file
-plt.rcParams.update({"svg.hashsalt": "portico", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "svg.hashsalt": "portico",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+)
 
 
 def draw(rows: dict[str, Any], folder: Path) -> None:
@@ -42,11 +50,16 @@ def _throughput(rows: dict[str, Any], folder: Path) -> None:
 
 def _latency(rows: dict[str, Any], folder: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    colours = dict(
+        zip(sorted(under_load(rows, 32) | under_load(rows, 256)), plt.colormaps["tab10"].colors, strict=False)
+    )
     for axis, connections in zip(axes, (32, 256), strict=True):
         found = under_load(rows, connections)
         for name, row in found.items():
             percentiles = ("p50", "p75", "p90", "p99")
-            style = {"color": OURS, "lw": 2.5, "zorder": 3} if name == "portico" else {"lw": 1.2}
+            style = (
+                {"color": OURS, "lw": 2.5, "zorder": 3} if name == "portico" else {"color": colours[name], "lw": 1.2}
+            )
             axis.plot(percentiles, [row[key] for key in percentiles], marker="o", ms=3, label=name, **style)
         axis.set_yscale("log")
         axis.set_title(f"{connections} connections")
