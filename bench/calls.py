@@ -18,8 +18,8 @@ from typing import IO, Any, cast
 import psutil
 
 from bench.results import Goal, Run, Table
-from bench.sides import PEERS, installed
-from bench.stand import APPS, Stand, get, plain_env, seconds_of, spread, stand, summary
+from bench.sides import PEERS, installed, ray_env
+from bench.stand import APPS, Stand, get, seconds_of, spread, stand, summary
 
 MB = 1_000_000
 
@@ -122,6 +122,8 @@ class Peer:
 @contextlib.contextmanager
 def asked(program: list[str]) -> Iterator[Peer]:
     """Such a program, until the end of the block."""
-    env = plain_env(RAY_USAGE_STATS_ENABLED="0")
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+    with (
+        ray_env() as env,
+        subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process,
+    ):
         yield Peer(process)

@@ -20,7 +20,7 @@ NOTHING = "python -c pass"
 
 def main(run: Run) -> Iterator[Table]:
     """In turns; `serve` starts a server each time, in a home where it has run before."""
-    rounds, serves = (2, 1) if run.quick else (21, 9)
+    rounds, serves = (1, 1) if run.quick else (21, 9)
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder, stand() as here:
         commands = {
             NOTHING: [sys.executable, "-c", "pass"],

@@ -64,12 +64,17 @@ def _proxy_command(kind: str, folder: str) -> list[str]:
 def ray_serve(cold: int = 0) -> Iterator[Side]:
     """Ray Serve with an endpoint at `/`, and so many at `/cold0` and so on without a replica."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="pb-", ignore_cleanup_errors=True) as folder:  # short: sockets are in it
-        env = plain_env(RAY_USAGE_STATS_ENABLED="0", RAY_TMPDIR=folder)
-        command = [str(installed("python")), str(PEERS / "ray_serve.py"), str(port), str(cold)]
-        with running(command, env=env) as process:
-            get_when_up(port, limit=180)
-            yield Side(port, processes={"all": [process, *process.children(recursive=True)]})
+    command = [str(installed("python")), str(PEERS / "ray_serve.py"), str(port), str(cold)]
+    with ray_env() as env, running(command, env=env) as process:
+        get_when_up(port, limit=180)
+        yield Side(port, processes={"all": [process, *process.children(recursive=True)]})
+
+
+@contextlib.contextmanager
+def ray_env() -> Iterator[dict[str, str]]:
+    """The environment of a Ray that leaves nothing behind. Its folder's name is short: sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="pb-", ignore_cleanup_errors=True) as folder:
+        yield plain_env(RAY_USAGE_STATS_ENABLED="0", RAY_TMPDIR=folder)
 
 
 @contextlib.contextmanager
