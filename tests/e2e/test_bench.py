@@ -14,6 +14,7 @@ TITLES = {
     "bodies": ["download of 16 MiB", "download", "upload of 16 MiB"],
     "streaming": ["streaming"],
     "idle_connections": ["memory for each of 20 idle connections", "memory for each of 20 idle WebSockets"],
+    "limits": ["rate limit", "rate limit where it refuses nothing"],
     "throughput": ["requests per second"],
     "raw": ["requests per second"],
     "latency": ["latency at one connection"],
@@ -31,7 +32,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "names",
     [
-        ("calls", "websocket", "bodies", "streaming", "idle_connections"),
+        ("calls", "websocket", "bodies", "streaming", "idle_connections", "limits"),
         ("throughput", "raw", "latency", "deploying", "commands", "growth"),
     ],
     ids=lambda names: names[0],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -342,6 +342,12 @@ class DataPlane:
         """They hold for all requests from now on."""
         self._admission.set_policies(policies)
         self.ingress.routes_changed()
+
+    def set_tokens(self, tokens: Iterable[tuple[ProxyToken, float | None]]) -> None:
+        """These proxy tokens are valid from now on, and no others; each with its rate limit."""
+        self._admission.tokens.clear()
+        for token, rate_limit in tokens:
+            self._admission.put_token(token, rate_limit)
 
     def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
         """A proxy token that is valid from now on."""
