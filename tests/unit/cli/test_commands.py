@@ -157,7 +157,7 @@ def test_deploy_json_is_all_of_stdout(stub, project):
     assert answer == {
         "app": "seed",
         "version": 1,
-        "endpoints": [{"function": "square", "url": url, "protected": False}],
+        "endpoints": [{"function": "square", "url": url, "protected": False, "custom_urls": []}],
         "unchanged": False,
     }
     assert list(answer)[:3] == ["app", "version", "endpoints"]
