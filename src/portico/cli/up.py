@@ -125,4 +125,7 @@ def _detach(settings: Settings, terminal: Terminal) -> None:
         server.begin()
         info = server.ready()
         if not server.started:
-            terminal.note(f"A server is running already, on {info.listen} (pid {info.pid}).")
+            terminal.note(f"A server is running already, on {info.listen} (pid {info.pid}), with options of its own.")
+            terminal.note("To start it with others, end it first: portico down")
+        elif info.authority is not None:
+            terminal.note(f"HTTPS clients have to know its own authority: curl --cacert {info.authority} …")
