@@ -52,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         self._length = 0  # of the body that is being read, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
         self._deaf = False  # what comes from now on is thrown away
+        self._last: Refusal | None = None  # the answer to what could not be read, once it is its turn
         self._corked: list[bytes] | None = None
         self._close_when_idle = False
         self._patience = NEVER  # seconds until the client of the current exchange is redirected
@@ -296,9 +297,13 @@ class ClientConnection(asyncio.Protocol):
             self.resume()
             self._start(following)
         self._advancing = False
-        if self._current is not None or self._deaf:
+        if self._current is not None:
             return
-        if self._close_when_idle:
+        if self._last is not None:
+            self._refuse(self._last)
+        elif self._deaf:
+            return
+        elif self._close_when_idle:
             self.close()
         else:
             self.deadline = self.ingress.now() + KEEP_ALIVE
@@ -403,15 +408,18 @@ class ClientConnection(asyncio.Protocol):
         if reading is not None:
             self._later.remove(reading)
         if self._current is not None:
-            last = self._later[-1] if self._later else self._current
-            last.keep_alive = False
-            return
+            self._last = refusal
+        else:
+            self._refuse(refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
         self._current = Exchange(self, self._head or RequestHead(), keep_alive=False, version_1_0=False)
         self._current.refused(refusal)
 
     def _hang_up(self, *, lingering: bool) -> None:
         """Close. A client that still sends gets time to read: closing at once would reset its connection."""
         self._deaf = True
+        self._last = None
         self._later.clear()
         if not lingering:
             self.close()
