@@ -32,7 +32,7 @@ def cut(data: bytes, how: int) -> list[bytes]:
         return [data[at : at + 1] for at in range(len(data))]
     rand = random.Random(how)
     places = sorted({rand.randrange(len(data) + 1) for _ in range(how % 7 + 1)} | {0, len(data)})
-    return [data[a:b] for a, b in pairwise(places)]
+    return [data[a:b] for a, b in pairwise(places) if a < b]
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def send(pieces: list[bytes]) -> Passed:
 
 def requests(data: bytes) -> None:
     """However the bytes are cut, the same requests reach containers, and the same answers the client."""
-    if not data:
+    if len(data) < 2:
         return
     how, stream = data[0], data[1:]
     whole = send([stream])
@@ -107,12 +107,12 @@ def answer(request: bytes, pieces: list[bytes], *, ends: bool) -> Answered:
     """Have a container say these; then it closes, or does not."""
     memory = Memory()
     memory.client.arrive(request)
-    for piece in [*pieces, b""] if ends else pieces:
+    for piece in [*filter(None, pieces), *[b""] * ends]:
         if memory.upstreams and not memory.upstreams[0][1].is_closing():
             memory.upstreams[0][1].arrive(piece)
     reused = bool(memory.ingress.upstreams._idle)
-    status, body = read_answer(request, bytes(memory.client.written), closed=memory.client.ended)
     aborted = memory.client.aborted
+    status, body = read_answer(request, bytes(memory.client.written), closed=memory.client.ended and not aborted)
     memory.client.abort()
     memory.settle()
     assert memory.given == len(memory.ends), "a slot was lost"
@@ -133,9 +133,8 @@ def read_answer(request: bytes, data: bytes, *, closed: bool) -> tuple[int | Non
     if method == b"POST":
         client.send(h11.Data(data=b"hi"))
     client.send(h11.EndOfMessage())
-    client.receive_data(data)
-    if closed:
-        client.receive_data(b"")
+    for received in [data] * bool(data) + [b""] * closed:  # b"" is the end
+        client.receive_data(received)
     status, body = None, b""
     while type(event := client.next_event()) not in (h11.NEED_DATA, h11.PAUSED, h11.ConnectionClosed):
         if isinstance(event, h11.Response) or (

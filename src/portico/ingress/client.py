@@ -12,7 +12,7 @@ from portico.ingress import pages
 from portico.ingress.exchange import Exchange
 from portico.ingress.faults import fault, too_large
 from portico.ingress.head import LONG, MAX_HEAD, RequestHead
-from portico.ingress.ports import Refusal
+from portico.ingress.ports import Refusal, Route
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
@@ -346,13 +346,15 @@ class ClientConnection(asyncio.Protocol):
             self._heard = self.ingress.now()
             self.deadline = self._heard + BODY_TIMEOUT
         head = exchange.head
-        if refusal := fault(head):
+        target: Route | Refusal | None = fault(head)
+        if target is None:
+            if self._trusted and head.forwarded:
+                exchange.origin = self.ingress.proxies.origin(head, self.peer)
+            target = self._hosts.find(head.hosts[0])
+            exchange.keep_alive = exchange.keep_alive and target is not pages.NO_HOST
+        else:
             exchange.keep_alive = False
-            exchange.start(refusal)
-            return
-        if self._trusted and head.forwarded:
-            exchange.origin = self.ingress.proxies.origin(head, self.peer)
-        exchange.start(self._hosts.find(head.hosts[0]))
+        exchange.start(target)
 
     def _pass_by(self, data: bytes) -> bytes:
         """Count a long body, past the parser; what follows it."""
@@ -407,6 +409,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if reading is not None:
             self._later.remove(reading)
+            refusal = fault(reading.head) or refusal
         if self._current is not None:
             self._last = refusal
         else:

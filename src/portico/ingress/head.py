@@ -257,7 +257,9 @@ class ResponseHead:
 
     def check(self, status: int) -> None:
         """Raises ValueError when it is none, or clients could understand it in several ways."""
-        if status < 100 or self.transfer_coding not in (None, b"chunked") or not _REASON.fullmatch(self.reason):
+        if status < 100 or not _REASON.fullmatch(self.reason):
+            raise ValueError
+        if self.transfer_coding is not None and (self.transfer_coding != b"chunked" or status < 200):
             raise ValueError
         if sum(map(len, self.lines)) > MAX_HEAD:
             raise ValueError

@@ -285,6 +285,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._overhead = 0
+        if self._head is not None:
+            raise ValueError  # an interim response has no body
         if self._exchange is not None and not self._ended:
             self._exchange.pass_on(data)
             if self._length > len(data):
