@@ -6,6 +6,7 @@ Everything but the transports is the real thing. Nothing waits: `Memory.settle` 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -19,13 +20,14 @@ from portico.ingress.ports import Lease, Refusal, Route, Waiter
 from portico.ingress.upstream import UpstreamConnection, Upstreams
 
 LIMIT = 2**20  # of a head that h11 takes: ours is smaller
+QUIET, _ = socket.socketpair()  # what a line shows to those who ask for its socket: there is no news on it
 
 
 class Line(asyncio.Transport):
     """A connection: what its protocol has written, and what waits to be read."""
 
-    def __init__(self, memory: Memory, *, foreign: bool = False) -> None:
-        super().__init__({"peername": ("10.0.0.9", 4321), "socket": 0})
+    def __init__(self, memory: Memory) -> None:
+        super().__init__({"peername": ("10.0.0.9", 4321), "socket": QUIET})
         self.written = bytearray()
         self.aborted = False
         self.ended = False  # it writes no more
@@ -35,6 +37,7 @@ class Line(asyncio.Transport):
         self._incoming: deque[bytes] = deque()
         self._reading = True
         self._closing = False
+        self._lost = False
 
     def attach(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
@@ -87,13 +90,19 @@ class Line(asyncio.Transport):
         return self.unread
 
     def close(self) -> None:
-        if not self._closing:
-            self._closing = self.ended = True
-            self._memory.soon(lambda: self._protocol.connection_lost(None))
+        self._closing = self.ended = True
+        if not self.unread:
+            self._lose()
 
     def abort(self) -> None:
-        self.aborted = self.aborted or not self._closing
-        self.close()
+        self.aborted = self.aborted or not self._lost
+        self._closing = self.ended = True
+        self._lose()
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._memory.soon(lambda: self._protocol.connection_lost(None))
 
 
 class Origin:
@@ -178,7 +187,7 @@ class Memory:
         self.given = 0
         self.upstreams: list[tuple[UpstreamConnection, Line]] = []
         self.serve: Callable[[Line], bytes] = lambda line: b""  # what the container behind this line says now
-        self._foreign = foreign
+        self.is_foreign = foreign
         self._due: deque[Callable[[], object]] = deque()
         self.ingress = Ingress(self, cast("asyncio.AbstractEventLoop", self))
         self.ingress.upstreams = Wires(self)
@@ -205,7 +214,7 @@ class Memory:
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         self.given += 1
-        return CountedLease(self.ends, foreign=self._foreign)
+        return CountedLease(self.ends, foreign=self.is_foreign)
 
     def leave(self, waiter: Waiter) -> None:
         raise AssertionError("nobody waits")
@@ -230,8 +239,8 @@ class Memory:
         self.ingress._tick()
         self.settle()
 
-    def connect(self, exchange: Exchange) -> None:
-        connection = UpstreamConnection(self.ingress.upstreams, "/container")
+    def connect(self, exchange: Exchange, address: str) -> None:
+        connection = UpstreamConnection(self.ingress.upstreams, address)
         line = Line(self)
         line.attach(connection)
         self.upstreams.append((connection, line))
@@ -246,8 +255,8 @@ class Wires(Upstreams):
         self._memory = memory
 
     def carry(self, exchange: Exchange, address: str) -> None:
-        idle = self._idle.get("/container")
+        idle = self._idle.get(address)
         if idle:
             idle.pop().begin(exchange)
         else:
-            self._memory.soon(lambda: self._memory.connect(exchange))
+            self._memory.soon(lambda: self._memory.connect(exchange, address))

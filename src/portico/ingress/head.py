@@ -253,7 +253,7 @@ class ResponseHead:
         elif lower == b"connection":
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
-            self.upgrade = value
+            self.upgrade = value.strip().lower()
 
     def check(self, status: int) -> None:
         """Raises ValueError when it is none, or clients could understand it in several ways."""

@@ -287,7 +287,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._overhead = 0
         if self._head is not None:
             raise ValueError  # an interim response has no body
-        if self._exchange is not None and not self._ended:
+        if self._ended:
+            self._reusable = False
+        elif self._exchange is not None:
             self._exchange.pass_on(data)
             if self._length > len(data):
                 self._unparsed = self._length - len(data)
