@@ -6,7 +6,7 @@ export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup packages serve test check bench bench-peers clean
+.PHONY: setup packages serve test check bench bench-peers conformance clean
 setup: $(STAMP)
 
 # uv comes from PyPI into the environment itself, then makes the rest of it exactly as uv.lock says.
@@ -51,5 +51,18 @@ bench-peers: .venv-bench/.stamp
 	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python -r $<
 	@touch $@
 
+# The Autobahn test suite is a program of Python 2.7, which distributions no longer have: pyenv and conda do.
+PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python2.7) python2.7)
+
+conformance: setup .venv-autobahn/.stamp
+	set -f; $(BIN)/python -m tests.conformance $(CASES)
+
+.venv-autobahn/.stamp: tests/conformance/requirements.txt | $(STAMP)
+	@$(PYTHON2) -c '' || { echo "Name a Python 2.7, say: make PYTHON2=~/.pyenv/versions/2.7.18/bin/python2.7 conformance" >&2; exit 1; }
+	rm -rf .venv-autobahn
+	$(BIN)/uv tool run --quiet --from 'virtualenv<20.22' virtualenv --quiet --python "$(PYTHON2)" .venv-autobahn
+	.venv-autobahn/bin/pip install --quiet --requirement $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-bench .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -252,14 +252,15 @@ class Exchange:
         if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
             self.phase = phase
             return
-        queued = self._lease.queued if self._lease is not None else 0
         is_call = self.head.find(b"content-type") == CONTENT_TYPE
+        refusal = pages.timed_out(self._lease.queued if is_call and self._lease is not None else 0)
         self._part(phase)
         if phase is Phase.SENT:
-            self.refused(pages.timed_out_while_full(queued) if is_call and queued else pages.TIMED_OUT)
+            self.refused(refusal)
         elif phase is Phase.ANSWERING and self._chunked_out and is_call:
             # a caller counts messages: an answer that lacks the last one does not look whole to it
-            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            why = f"{refusal.code} {refusal.text.removeprefix('modal-http: ')}".encode()
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, why))
             self.client.exchange_ended(self)
         else:
             self.client.abort()
