@@ -37,12 +37,14 @@ USES: dict[str, list[Use] | None] = {
     "class_methods.py": [Use("total", {"squares": [0, 4, 16], "counted": [0, 2, 4]}, "/?step=2&to=3")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
+    "environments.py": [],  # answers with its own URL, which the tests below know
     "fastapi_app.py": [
         Use("fastapi_app", {"message": "Hello"}),
         Use("fastapi_app", {"message": "Hi"}, "/echo", b'{"message": "Hi"}'),
     ],
     "flask_app.py": [Use("flask_app", {"message": "Hello"}, "/echo", b'{"message": "Hello"}')],
     "hello.py": [Use("hello", "Hello world!")],
+    "limits.py": [Use("upload", {"bytes": 3, "from": "127.0.0.1"}, body=b"abc")],
     "map_stream.py": [Use("stream_parallel", "".join(f"segment {i}\n" for i in range(10)))],
     "pkg/__init__.py": None,
     "pkg/greetings.py": None,
@@ -53,7 +55,9 @@ USES: dict[str, list[Use] | None] = {
     ],
     "proxy_auth.py": [Use("members_only", "hello, member", needs_token=True)],
     "quickstart.py": [Use("hello", "Hello world!"), Use("square", {"square": 49}, "/?x=7")],
+    "remote_client.py": None,  # a script; a test below runs it
     "remote_gen_stream.py": [],  # streams for ten seconds: the tests below look at the beginning
+    "secret_sources.py": [Use("show", {"greeting": "hi", "database": "db.test/shop", "path": True})],
     "siblings/app.py": [Use("rectangle", {"area": 6.0, "of": "rectangles"}, "/?a=2&b=3")],
     "siblings/shapes.py": None,
     "siblings/words/__init__.py": None,
@@ -72,6 +76,7 @@ def laptop(shared: Machine) -> Machine:
     """A machine whose user has copied the examples."""
     shutil.copytree(EXAMPLES, shared.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shared.run("secret", "create", "auth-token", "AUTH_TOKEN=-", stdin="swordfish\n")
+    shared.run("secret", "create", "database", "DATABASE_URL=-", stdin="postgresql://me:hidden@db.test/shop\n")
     return shared
 
 
@@ -111,6 +116,8 @@ def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
         call.leave()
     if file == "web_url.py":
         assert machine.request(urls["my_endpoint"]).json == {"url": urls["my_endpoint"]}
+    if file == "environments.py":
+        assert machine.request(urls["where"]).json == {"environment": "main", "url": urls["where"]}
     if file == "docs_and_label.py":
         assert [machine.request(f"{urls['greet']}/{path}").status for path in ("docs", "openapi.json")] == [200, 200]
 
@@ -138,3 +145,23 @@ def test_an_example_can_be_served(laptop: Machine, file: str) -> None:
 def test_an_example_can_be_deployed(laptop: Machine, file: str) -> None:
     """The URLs that it says answer as the example says."""
     check(laptop, file, laptop.deploy(*reference(file), *options(file)))
+
+
+def test_the_limits_of_the_example_hold(laptop: Machine) -> None:
+    """Set as its docstring says, as far as one can: by hundreds of bytes, and one request in ten seconds."""
+    url = laptop.deploy("limits.py")["upload"]
+    laptop.run("workspace", "set", "max-body", "100", "--app", "limits")
+    assert [laptop.request(url, "POST", body=b"x" * size).status for size in (100, 101)] == [200, 413]
+    place = ("--app", "limits", "--function", "upload")
+    laptop.run("workspace", "set", "rate-limit", "0.1", *place)
+    assert [laptop.request(url, "POST", body=b"x").status for _ in range(2)] == [200, 429]
+    laptop.run("workspace", "set", "rate-limit", "off", *place)
+
+
+def test_the_environments_of_the_example_differ(laptop: Machine) -> None:
+    """Deployed to two, it answers at two URLs."""
+    laptop.run("environment", "create", "staging")
+    url = laptop.deploy("environments.py", "--env", "staging")["where"]
+    assert url == f"http://acme-staging--api.localhost:{laptop.port}"
+    assert laptop.request(url).json == {"environment": "staging", "url": url}
+    laptop.run("environment", "delete", "staging", "--yes")

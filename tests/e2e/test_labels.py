@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.e2e.conftest import Machine
+from tests.e2e.conftest import PATIENCE, Machine
 
 SEED = """
 import modal
@@ -101,3 +104,41 @@ def test_a_workspace_of_two_characters_is_refused(machine: Machine) -> None:
     done = machine.run("up", code=1)
     assert "Invalid workspace name: 'ab'" in done.stderr
     assert "PORTICO_WORKSPACE" in done.stderr
+
+
+ASKING = """
+import modal
+
+app = modal.App("asking")
+
+
+@app.function()
+@modal.fastapi_endpoint(label="asked")
+def function():
+    return [function.get_web_url(), Egg().method.get_web_url()]
+
+
+@app.cls()
+class Egg:
+    @modal.fastapi_endpoint(label="egg")
+    def method(self):
+        return [function.get_web_url(), self.method.get_web_url()]
+"""
+SCRIPT = """
+import modal
+
+print(modal.Function.from_name("asking", "function").get_web_url())
+print(modal.Cls.from_name("asking", "Egg")().method.get_web_url())
+"""
+
+
+def test_functions_and_methods_know_their_urls(shared: Machine) -> None:
+    """Of their own and of each other, inside and by name; the label is what they have in them."""
+    shared.write("asking.py", ASKING)
+    found = shared.deploy("asking.py")
+    urls = [f"http://acme--{label}.localhost:{shared.port}" for label in ("asked", "egg")]
+    assert [found["function"], found["Egg.method"]] == urls
+    assert [shared.request(url).json for url in urls] == [urls, urls]
+    command = [sys.executable, str(shared.write("script.py", SCRIPT))]
+    done = subprocess.run(command, env=shared.env, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.splitlines() == urls

@@ -156,6 +156,7 @@ class CountedLease:
     def __init__(self, ends: list[str], *, foreign: bool) -> None:
         self.address = "127.0.0.1:80" if foreign else "/container"
         self.is_foreign = foreign
+        self.takes_connections = False
         self.queued = 0
         self._ends = ends
         self._over = False
@@ -170,6 +171,9 @@ class CountedLease:
 
     def hold(self) -> None:
         self._end("hold")
+
+    def hand_over(self, descriptor: int, head: bytes) -> None:
+        raise AssertionError("it takes none")
 
     def cancel(self) -> None:
         self._end("cancel")

@@ -131,6 +131,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._transport.abort()
 
+    def part(self, last: bytes) -> None:
+        """The container goes on without us, when it has read this; it closes the connection then."""
+        self._exchange = None
+        self._feed = lambda data: self._transport.abort()
+        self._transport.resume_reading()
+        if last:
+            self._transport.write(last)
+        self._transport.write_eof()
+
     def dismiss(self, lease: Lease) -> None:
         """Nobody waits for the answer of a foreign program: say so, and release the lease when it has ended this.
 
@@ -231,7 +240,9 @@ class UpstreamConnection(asyncio.Protocol):
         if not exchange.head.is_websocket or head.upgrade != b"websocket":
             self._garbled()
             return
-        self._feed = exchange.switched(head).from_container
+        tunnel = exchange.switched(head)
+        if tunnel is not None:
+            self._feed = tunnel.from_container
         if rest:
             self._feed(rest)
 

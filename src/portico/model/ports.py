@@ -67,6 +67,13 @@ class Container(Protocol):
     # Where it serves HTTP once it is ready: the path of a Unix socket, or "host:port". Each method of a class has a
     # socket of its own, whose path has `door_of` the method behind this.
     address: str
+    takes_connections: bool  # whether it may be handed those of clients
+
+    def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
+        """Give it the client's connection of a WebSocket that it has accepted, and the answer that is due there.
+
+        The descriptor is the container's from now on. It answers with `finished` when the input has ended.
+        """
 
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""

@@ -117,7 +117,9 @@ class ControlPlane:
         await images.sweep()
         environments = Environments(settings.workspace, opened)
         secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
-        self._admission = AdmissionControl(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
+        self._admission = AdmissionControl(
+            settings.rate_limit, store=opened, environments=environments, data=outside.data, bridge=outside.bridge
+        )
         self._rollouts = Rollouts(
             settings,
             outside.port,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -37,6 +37,7 @@ log = logging.getLogger("portico.dataplane")
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
+LAST_WORDS: Final = 2.0  # seconds for inputs to end that were cut off when the server ended
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -342,6 +343,12 @@ class DataPlane:
         self._admission.set_policies(policies)
         self.ingress.routes_changed()
 
+    def set_tokens(self, tokens: Iterable[tuple[ProxyToken, float | None]]) -> None:
+        """These proxy tokens are valid from now on, and no others; each with its rate limit."""
+        self._admission.tokens.clear()
+        for token, rate_limit in tokens:
+            self._admission.put_token(token, rate_limit)
+
     def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
         """A proxy token that is valid from now on."""
         self._admission.put_token(token, rate_limit)
@@ -398,12 +405,15 @@ class DataPlane:
         for gate in gates:
             gate.open(SHUTTING_DOWN)
         self.calls.close()
+        began = self._loop.time()
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
-        idle = [task for task, supervisor in self._leaving.items() if not supervisor.counts.running]
-        if idle:  # they run their exit handlers; what still has inputs had its time
-            await asyncio.wait(idle, timeout=STOP_GRACE)
+        left = max(LAST_WORDS, began + grace - self._loop.time())
+        for supervisor in self._leaving.values():
+            supervisor.finish(left)  # what runs where the ingress does not see it: WebSockets
+        if self._leaving:  # others run their exit handlers
+            await asyncio.wait(list(self._leaving), timeout=STOP_GRACE)
         await self._engine.close()
         for task in (*self._background, *self._leaving):
             task.cancel()

@@ -87,6 +87,29 @@ async def test_of_two_apps_that_commit_at_the_same_time_only_one_gets_the_label(
     await data.close(0)
 
 
+async def test_what_outlives_its_answer_has_the_grace_of_the_end(tmp_path: Path) -> None:
+    """The ingress sees nothing of it, a WebSocket in a container say; the container is told how long it has."""
+    engine = FakeEngine(tmp_path)
+    data = DataPlane("localhost", Sockets.inside(tmp_path), engine, lambda *_: None)
+
+    async def commit() -> None:
+        pass
+
+    await data.roll_out(a_release("ap-1", tmp_path), lambda _: None, commit)
+    target = data.find("egg.localhost")
+    assert not isinstance(target, Refusal)
+    lease = target.endpoint.lease(Asked(), "in-1")  # type: ignore[arg-type]
+    assert lease is not None
+    assert not isinstance(lease, Refusal)
+    lease.hold()
+    closing = asyncio.ensure_future(data.close(7.0))
+    (container,) = engine.containers
+    while container.stopped is None:
+        await asyncio.sleep(0)
+    assert 6.0 < container.stopped <= 7.0
+    await closing
+
+
 async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_path: Path) -> None:
     """By URL and by call; what nobody has is known at once."""
     data = DataPlane("localhost", Sockets.inside(tmp_path), FakeEngine(tmp_path, manual=True), lambda *_: None)
