@@ -257,11 +257,9 @@ class ResponseHead:
 
     def check(self, status: int) -> None:
         """Raises ValueError when it is none, or clients could understand it in several ways."""
-        if status < 100 or not _REASON.fullmatch(self.reason):
+        if status < 100 or (self.reason != b"OK" and not _REASON.fullmatch(self.reason)):
             raise ValueError
         if self.transfer_coding is not None and (self.transfer_coding != b"chunked" or status < 200):
-            raise ValueError
-        if sum(map(len, self.lines)) > MAX_HEAD:
             raise ValueError
 
     def render(self, status: int, request_id: bytes, date: bytes, framing: bytes) -> bytes:
@@ -278,8 +276,9 @@ class ResponseHead:
 
 def without(connection: list[bytes], lines: list[bytes]) -> list[bytes]:
     """The lines but for those that Connection names as belonging to one hop. Without Host there would be no request."""
-    named = set(connection) - _KEPT
-    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
+    if not connection or not (named := set(connection) - _KEPT):
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
 def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:

@@ -274,6 +274,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         head.check(status)
+        if self._overhead > MAX_HEAD and sum(map(len, head.lines)) > MAX_HEAD:
+            raise OverflowError
         self._overhead = 0
         if status < 200:
             self._interim += 1
