@@ -14,6 +14,7 @@ from portico.ingress.exchange import Exchange
 from portico.ingress.faults import fault, too_large
 from portico.ingress.head import LONG, MAX_HEAD, RequestHead
 from portico.ingress.ports import Refusal, Route
+from portico.ingress.progress import reading_of
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
@@ -46,7 +47,7 @@ class ClientConnection(asyncio.Protocol):
         self._later: deque[Exchange] = deque()
         self._overhead = 0  # bytes that were read since the last that were of a body, or the end of a head
         self._heard = 0.0  # when the last piece of a body came, or could come again
-        self._unsent = 0  # bytes that the client had not read when the connection was closed
+        self._taken: tuple[int, int] | None = None  # what the client had read, while what is left closes the connection
         self._priming = False  # a parser is being told what the one before had understood
         self._unframed = False  # the parser does not see the body of the request: it offers another protocol
         self._advancing = False
@@ -267,10 +268,10 @@ class ClientConnection(asyncio.Protocol):
         """Send what is written, then close."""
         self._deaf = True
         self._flush()
-        self._unsent = self._transport.get_write_buffer_size()
-        self._transport.close()
-        if self._unsent:
+        if self._transport.get_write_buffer_size():
+            self._taken = reading_of(self._transport)
             self.close_within(STUCK)
+        self._transport.close()
 
     def abort(self) -> None:
         """Close at once, in a way that no client takes for the end of a whole answer."""
@@ -343,12 +344,11 @@ class ClientConnection(asyncio.Protocol):
             self.ingress.watch(self)
 
     def _go_on_closing(self) -> None:
-        left = self._transport.get_write_buffer_size()
-        if left < self._unsent:
-            self._unsent = left
-            self.close_within(STUCK)
-        else:
+        before, self._taken = self._taken, reading_of(self._transport)
+        if before is None or before == self._taken:
             self.abort()
+        else:
+            self.close_within(STUCK)
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from portico.ingress import pages
 from portico.ingress.client import BODY_TIMEOUT, HEAD_TIMEOUT, KEEP_ALIVE, LINGER, STUCK
+from portico.ingress.progress import reading_of
 from tests.fuzz.memory import Memory
+from tests.unit.ingress.conftest import House
 
 GET = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000\r\n\r\n"
@@ -154,7 +158,7 @@ def test_a_client_that_goes_on_sending_what_was_refused_has_2_seconds() -> None:
 
 
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
-def test_a_client_that_does_not_read_its_answer_is_cut(connection: bytes) -> None:
+def test_a_client_that_does_not_read_what_is_left_is_cut(connection: bytes) -> None:
     """A minute after its connection was to end; each byte that it takes gives it another minute."""
     memory = Memory()
     memory.client.arrive(GET.replace(b"\r\n\r\n", b"\r\nConnection: %b\r\n\r\n" % connection))
@@ -169,3 +173,18 @@ def test_a_client_that_does_not_read_its_answer_is_cut(connection: bytes) -> Non
     assert not memory.client.aborted
     memory.pass_time(STUCK + 62)
     assert memory.client.aborted
+
+
+async def test_a_client_reads_when_its_side_confirms_what_was_sent(house: House) -> None:
+    """Of what the kernel holds nothing is seen otherwise, and that may be megabytes."""
+    client = await house.connect()
+    await client.send(GET[:10])
+    while not house.ingress._connections:
+        await asyncio.sleep(0)
+    (connection,) = house.ingress._connections
+    waiting, before = reading_of(connection._transport)
+    connection.write(b"x" * 1000)
+    await client.reader.readexactly(1000)
+    while (after := reading_of(connection._transport)) == (waiting, before):
+        await asyncio.sleep(0.001)
+    assert after == (0, before + 1000)
