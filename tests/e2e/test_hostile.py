@@ -199,7 +199,7 @@ def test_a_thousand_connections_that_do_nothing_are_no_burden(scene: Scene) -> N
             connection.sendall((b"", whole, whole[:30])[number % 3])
         for connection in connections[1::3]:
             assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
-        assert server.num_fds() >= files + 1000
+        wait_until(lambda: server.num_fds() > 1000, "all are accepted")
         for _ in range(20):
             assert scene.machine.request(f"{scene.echo}/").status == 200
         assert memory(server) - before < 16 * 1024 * 1024
