@@ -10,29 +10,43 @@ import socket
 import statistics
 import time
 import timeit
+from collections.abc import Iterator
 from typing import BinaryIO
 
-from bench.stand import APPS, Stand, command, get, report, seconds_of, stand, summary, wrk
+from bench.load import Sample, Side, portico, ratio, wrk
+from bench.results import Goal, Run, Table
+from bench.stand import APPS, Stand, stand, summary
 from portico.core.bucket import BURST, TokenBucket
 from portico.ingress.admission import RateLimit
 from portico.ingress.head import RequestHead
 
 RATES = {200: ("--app", "warm", "--function", "hello"), 50: ("--app", "warm")}  # a second; each has its own bucket
 NEVER = "1000000"  # the largest limit that there is
-CONNECTIONS, ROUNDS, SECONDS = 32, 7, 4  # of wrk
+CONNECTIONS, ROUNDS, SECONDS = 32, 7, 2  # of wrk
 BATCH = 16  # requests that are on their way at once
 
 
-def main(quick: bool = False) -> None:
-    """First the exactness, then the cost: off, on, off, on, …; `quick` leaves wrk out."""
-    seconds, rates = (0.2, [200]) if quick else (10.0, [*RATES])
+def main(run: Run) -> Iterator[Table]:
+    """First the exactness, then the cost: off, on, off, on, …; a quick run leaves wrk out."""
+    seconds, rates = (0.2, [200]) if run.quick else (10.0, [*RATES])
     with stand() as here:
         host = here.deploy(APPS / "warm_app.py")["hello"]
-        get(here.port, host)
+        side = portico(here, host)
         exact = {f"limit of {rate} a second": _overload(here, host, rate, seconds) for rate in rates}
-        report(f"rate limit, {seconds:g} s of overload", exact)
-        cost = {"the step alone, µs": round(_step(), 3)} | ({} if quick else _cost(here, host))
-        report("rate limit where it refuses nothing", cost)
+        yield Table(f"rate limit, {seconds:g} s of overload", exact, tuple(map(_exactness, rates, exact.values())))
+        cost = {"the step alone, µs": round(_step(), 3)} | ({} if run.quick else _cost(here, side))
+        yield Table("rate limit where it refuses nothing", cost)
+
+
+def _exactness(rate: int, found: dict[str, float]) -> Goal:
+    return Goal(
+        f"what passes a limit of {rate} a second in overload, off by",
+        abs(found["off by, %"]),
+        "%",
+        at_most=1,
+        ours=f"{found['passed']:,} pass",
+        beside=f"{found['may pass']:,} may pass",
+    )
 
 
 def _overload(here: Stand, host: str, rate: int, seconds: float) -> dict[str, float]:
@@ -62,23 +76,21 @@ def _overload(here: Stand, host: str, rate: int, seconds: float) -> dict[str, fl
     }
 
 
-def _cost(here: Stand, host: str) -> dict[str, object]:
-    runs: dict[str, list[dict[str, float]]] = {"off": [], NEVER: []}
+def _cost(here: Stand, side: Side) -> dict[str, object]:
+    runs: dict[str, list[Sample]] = {"off": [], NEVER: []}
     for _ in range(ROUNDS):
         for limit, found in runs.items():
             here.portico("workspace", "set", "rate-limit", limit)
-            before = seconds_of(here.server)
-            run = wrk(here.port, host, connections=CONNECTIONS, seconds=SECONDS)
-            run["cpu"] = (seconds_of(here.server) - before) / (run["rps"] * SECONDS) * 1e6
-            found.append(run)
+            found.append(wrk(side, connections=CONNECTIONS, seconds=SECONDS))
     here.portico("workspace", "set", "rate-limit", "off")
     result: dict[str, object] = {}
     for name, found in (("without a limit", runs["off"]), ("with a limit that refuses nothing", runs[NEVER])):
         result[f"{name}, requests/s"] = summary([run["rps"] for run in found], 0)
-        result[f"{name}, µs of the server's CPU"] = summary([run["cpu"] for run in found])
+        result[f"{name}, µs of the server's CPU"] = summary([run["cpu_us"]["ingress"] for run in found])
     pairs = list(zip(runs[NEVER], runs["off"], strict=True))
-    for key, name in (("rps", "ratio of the rates"), ("cpu", "ratio of the CPU times")):
-        result[name] = round(statistics.median(on[key] / off[key] for on, off in pairs), 3)
+    result["ratio of the rates"] = round(ratio(runs[NEVER], runs["off"]), 3)
+    costs = [on["cpu_us"]["ingress"] / off["cpu_us"]["ingress"] for on, off in pairs]
+    result["ratio of the CPU times"] = round(statistics.median(costs), 3)
     return result
 
 
@@ -97,7 +109,3 @@ def _status(stream: BinaryIO) -> int:
             length = int(line.partition(b":")[2])
     stream.read(length)
     return status
-
-
-if __name__ == "__main__":
-    command(main)

@@ -23,6 +23,7 @@ class Use:
     body: bytes | None = None
     headers: dict[str, str] | None = None
     needs_token: bool = False  # a proxy token
+    status: int = 200
 
 
 # By file. None: a part of another example.
@@ -36,6 +37,7 @@ USES: dict[str, list[Use] | None] = {
     ],
     "class_methods.py": [Use("total", {"squares": [0, 4, 16], "counted": [0, 2, 4]}, "/?step=2&to=3")],
     "cube.py": [Use("cube", {"cube": 27}, body=b'{"x": 3}')],
+    "custom_domains.py": [Use("Shops.web", {"detail": "No such shop"}, status=404)],
     "docs_and_label.py": [Use("greet", {"greeting": "Hello Ann!"}, "/?name=Ann")],
     "environments.py": [],  # answers with its own URL, which the tests below know
     "fastapi_app.py": [
@@ -76,6 +78,7 @@ def laptop(shared: Machine) -> Machine:
     """A machine whose user has copied the examples."""
     shutil.copytree(EXAMPLES, shared.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shared.run("secret", "create", "auth-token", "AUTH_TOKEN=-", stdin="swordfish\n")
+    shared.run("domain", "add", "*.shops.example")
     shared.run("secret", "create", "database", "DATABASE_URL=-", stdin="postgresql://me:hidden@db.test/shop\n")
     return shared
 
@@ -103,12 +106,14 @@ def check(machine: Machine, file: str, urls: dict[str, str]) -> None:
         headers = use.headers or (a_token(machine) if use.needs_token else None)
         answer = machine.request(urls[use.function] + use.path, method, body=use.body, headers=headers)
         is_json = answer.headers["content-type"] == "application/json"
-        assert (answer.status, answer.json if is_json else answer.text) == (200, use.expected)
+        assert (answer.status, answer.json if is_json else answer.text) == (use.status, use.expected)
     if file == "spawn_poll.py":
         call_id = machine.request(urls["submit"] + "/?text=hello").json["call_id"]  # type: ignore[index]
         result = f"{urls['result']}/?call_id={call_id}"
         wait_until(lambda: machine.request(result).status == 200, "the job is done")
         assert machine.request(result).json == {"result": "HELLO"}
+    if file == "custom_domains.py":
+        assert machine.request(f"http://tea.shops.example:{machine.port}").json == ["green", "black"]
     if file == "remote_gen_stream.py":
         call = Call(machine, urls["hook"])
         for number in range(2):
@@ -136,7 +141,10 @@ def test_an_example_can_be_served(laptop: Machine, file: str) -> None:
     apps = json.loads(laptop.run("app", "list", "--json").stdout)
     living = next(app for app in apps if app["name"] == name and app["state"] == "ephemeral")
     urls = {function["name"]: function["url"] for function in living["functions"] if function["url"]}
-    assert sorted(urls.values()) == sorted(line.split()[0] for line in process.seen if line.startswith("http://"))
+    customs = [url for function in living["functions"] for url in function["custom_urls"]]
+    assert sorted([*urls.values(), *customs]) == sorted(
+        line.split()[0] for line in process.seen if line.startswith("http://")
+    )
     check(laptop, file, urls)
     assert process.interrupt() == 0
 

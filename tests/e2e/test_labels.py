@@ -73,8 +73,8 @@ def test_a_reload_that_takes_a_label_says_so(shared: Machine) -> None:
     url = older.until("^http://.*")[0]
     newer.until("Serving newer")
     shared.write("newer.py", SEED.format(app="newer", label="older"))
-    newer.until("Took over a label from the running app 'older'")
-    older.until("another app has taken over a label")
+    newer.until("Took over a URL from the running app 'older'")
+    older.until("another app has taken over a URL")
     assert newer.until("^http://.*")[0] == url
     assert shared.request(url).json == "newer"
     newer.interrupt()

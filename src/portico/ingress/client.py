@@ -18,6 +18,7 @@ from portico.ingress.progress import reading_of
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
+    from portico.ingress.front import Front
     from portico.wire.websocket import Tunnel
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
@@ -33,9 +34,10 @@ NEVER: Final = float("inf")
 class ClientConnection(asyncio.Protocol):
     """One connection, with at most one running exchange; further requests on it wait their turn."""
 
-    def __init__(self, ingress: Ingress, hosts: Hosts) -> None:
+    def __init__(self, ingress: Ingress, hosts: Hosts, front: Front | None = None) -> None:
         self.ingress = ingress
         self._hosts = hosts
+        self._front = front
         self.deadline = NEVER
         self.peer = b""
         self._trusted = False  # what it says about others is believed
@@ -70,7 +72,7 @@ class ClientConnection(asyncio.Protocol):
         host, port = address[:2] if isinstance(address, tuple) else ("127.0.0.1", 0)
         host = host.removeprefix("::ffff:")  # how a socket for both families shows IPv4
         self.peer = f"{host} {port} http".encode()
-        self._trusted = self.ingress.proxies.trusts(host)
+        self._trusted = self._front is not None or self.ingress.proxies.trusts(host)
         self.deadline = self.ingress.now() + HEAD_TIMEOUT
         self.ingress.opened(self)
 
@@ -365,6 +367,8 @@ class ClientConnection(asyncio.Protocol):
                 exchange.origin = self.ingress.proxies.origin(head, self.peer)
             target = self._hosts.find(head.hosts[0])
             exchange.keep_alive = exchange.keep_alive and target is not pages.NO_HOST
+            if self._front is not None and isinstance(target, Route):
+                target = self._front.redirect(head, exchange.origin) or target
         else:
             exchange.keep_alive = False
         exchange.start(target)

@@ -299,6 +299,38 @@ class AdmissionStore(Protocol):
         """Set it, or with None have wider scopes decide."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainRecord:
+    """A custom domain that is registered, as it is stored. Times are seconds since the epoch.
+
+    name: "api.example.com", or "*.example.com", in ASCII. created_by: who registered it. The rest is the last news of a
+    certificate for it, or for a host below it; None while there is none.
+    """
+
+    name: str
+    created_at: float
+    created_by: str
+    certificate_state: str | None = None  # "issued", "failed", "unrenewed": there is one
+    certificate_detail: str | None = None  # for which host, or why not
+    certificate_at: float | None = None
+
+
+class DomainStore(Protocol):
+    """The registered custom domains. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[DomainRecord]:
+        """All of them, by name."""
+
+    async def add(self, domain: DomainRecord) -> None:
+        """One more; ConflictError when it is there."""
+
+    async def remove(self, name: str) -> bool:
+        """Forget it; whether it was there."""
+
+    async def set_certificate(self, name: str, state: str, detail: str | None, at: float) -> None:
+        """The last news of a certificate for it."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
@@ -321,6 +353,10 @@ class Store(Protocol):
     @property
     def admission(self) -> AdmissionStore:
         """Proxy tokens and policies."""
+
+    @property
+    def domains(self) -> DomainStore:
+        """The registered custom domains."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

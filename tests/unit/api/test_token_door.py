@@ -17,7 +17,7 @@ from portico.wire.control import Problem, TokenInfo
 from tests.unit.api.conftest import INFO
 
 DOUBLE = FakeServices(INFO)
-APP = make_app(*[DOUBLE] * 8)
+APP = make_app(*[DOUBLE] * 9)
 ROUTES = [
     (method, re.sub(r"\{\w+\}", "x", route.path))
     for route in APP.routes
@@ -83,3 +83,13 @@ def test_a_token_opens_the_api(public_socket: Path, services: FakeServices) -> N
     services.issued["ak-1"] = TokenInfo(id="ak-1", name="one", environment=None, created_at=0.0)
     assert ask(public_socket, "GET", "/v1/server", "Bearer ak-1.as-ak-1").status == 200
     assert services.calls == ["used ak-1"]
+
+
+def test_a_domain_is_registered_on_behalf_of_a_token(public_socket: Path, services: FakeServices) -> None:
+    """By its name, which the list then shows."""
+    services.issued["ak-1"] = TokenInfo(id="ak-1", name="laptop", environment=None, created_at=0.0)
+    connection = connect(public_socket)
+    headers = {"Authorization": "Bearer ak-1.as-ak-1"}
+    connection.request("POST", "/v1/domains", body=b'{"name": "api.example.com"}', headers=headers)
+    assert connection.getresponse().status == 200
+    assert services.named["api.example.com"].created_by == "token laptop"
