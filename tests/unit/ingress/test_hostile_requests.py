@@ -575,3 +575,15 @@ def test_a_client_that_leaves_takes_nothing_with_it(at: int, how: str) -> None:
     assert not memory.ingress._connections
     assert not len(memory.ingress._wheel)
     assert all(line.is_closing() for _, line in memory.upstreams)
+
+
+def test_a_long_body_in_small_chunks_passes_both_ways() -> None:
+    """What is bounded is what stands between two pieces of it."""
+    memory = Memory()
+    memory.client.arrive(request(CHUNKED))
+    connection, line = memory.upstreams[0]
+    connection.data_received(b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"\r\n")
+    for _ in range(300):
+        memory.client.arrive(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        line.arrive(b"3e8\r\n" + b"y" * 1000 + b"\r\n")
+    assert line.written.count(b"x" * 1000) == memory.client.written.count(b"y" * 1000) == 300
