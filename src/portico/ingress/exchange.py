@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from portico.ingress import pages
-from portico.ingress.head import RequestHead, ResponseHead
+from portico.ingress.head import RequestHead, ResponseHead, without
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.redirect import Result
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
@@ -114,6 +114,12 @@ class Exchange:
         """Whether no part of an answer is there yet, and one will be."""
         return self.phase in (Phase.WAITING, Phase.SENT)
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether a container waits for the rest of the body, and it is the client that has to send it."""
+        waits_for_100 = not self.body_size and self.head.find(b"expect") is not None
+        return self.phase is Phase.SENT and not self.complete and not waits_for_100
+
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Route | Refusal) -> None:
         """Its turn on the client's connection has come."""
@@ -128,7 +134,7 @@ class Exchange:
         self._endpoint = target.endpoint
         self._max_body = target.max_body
         if self.body_size > target.max_body:
-            self._too_large()
+            self.stop(pages.too_large(self._max_body))
         elif target.redirect_after is None or not self._redirects(target.redirect_after):
             self._ask()
 
@@ -138,7 +144,7 @@ class Exchange:
             return
         self.body_size += len(data)
         if self.body_size > self._max_body:
-            self._too_large()
+            self.stop(pages.too_large(self._max_body))
             return
         if self.upstream is not None:
             if self.chunked_in:
@@ -167,6 +173,20 @@ class Exchange:
                 self.upstream.write(b"0\r\n\r\n")
             else:
                 self._body.append(b"0\r\n\r\n")
+
+    def stop(self, refusal: Refusal) -> None:
+        """Its body is not taken to the end; the client learns why, if its answer has not begun."""
+        phase = self.phase
+        if phase in (Phase.SENT, Phase.ANSWERING):
+            self.phase = Phase.ENDED
+            self._part(phase)
+        elif phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
+            self._endpoint.leave(self)
+        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
+        if phase is Phase.ANSWERING:
+            self.client.abort()
+        else:
+            self.refused(refusal)
 
     def client_lost(self) -> None:
         """The client has left. Where another one may come for the answer, the input goes on."""
@@ -280,15 +300,14 @@ class Exchange:
     def informed(self, status: int, response: ResponseHead) -> None:
         """An interim response (1xx)."""
         if not (self.version_1_0 or self._offered or isinstance(self.client, Result)):
-            lines = b"".join(response.lines)
+            lines = b"".join(without(response.connection, response.lines))
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
     def switched(self, response: ResponseHead) -> Tunnel | None:
         """The container accepts the upgrade: from here on, bytes pass both ways. None: past us."""
         assert self.upstream is not None
         assert not isinstance(self.client, Result), "a WebSocket is never redirected"
-        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
-        head = response.render(101, self.id.encode(), b"", framing)
+        head = response.render(101, self.id.encode(), b"", b"connection: upgrade\r\nupgrade: websocket\r\n")
         if self._offered:
             self._hand_over(self.client, self.upstream, head)
             return None
@@ -316,8 +335,8 @@ class Exchange:
         response = self.response
         bodyless = self.head.method == b"HEAD" or status in (204, 304)
         framing = b""
-        if response.content_length is not None and not response.chunked:
-            framing = b"content-length: %b\r\n" % response.content_length
+        if response.content_length is not None and status != 204:
+            framing = b"content-length: %d\r\n" % response.content_length
         elif not bodyless:
             if self.version_1_0:
                 self.keep_alive = False
@@ -454,20 +473,6 @@ class Exchange:
             self._ask()
         else:
             self.refused(otherwise)
-
-    def _too_large(self) -> None:
-        """More has come of the body than its route takes; the client learns so, if its answer has not begun."""
-        phase = self.phase
-        if phase in (Phase.SENT, Phase.ANSWERING):
-            self.phase = Phase.ENDED
-            self._part(phase)
-        elif phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
-            self._endpoint.leave(self)
-        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
-        if phase is Phase.ANSWERING:
-            self.client.abort()
-        else:
-            self.refused(pages.too_large(self._max_body))
 
     def _retry(self) -> None:
         if self.phase is Phase.WAITING:

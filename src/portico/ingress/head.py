@@ -35,6 +35,12 @@ _FOREIGN_OPENING: Final = (
     b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
 )
 
+_REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_KEPT: Final = frozenset([b"close", b"keep-alive", b"upgrade", b"host", b""])
+_HOST = re.compile(r"([a-z0-9_-](?:[a-z0-9_.-]*[a-z0-9_-])?|\[[a-z0-9:.]+\])\.?(?::([0-9]{0,5}))?")
+_HIGHEST_PORT: Final = 65_535
+_DIGITS: Final = 9  # of a number of hops that is worth counting down
+
 # A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
 _PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
 
@@ -61,17 +67,19 @@ class RequestHead:
         "target",
         "transfer_coding",
         "upgrade",
+        "version",
     )
 
     def __init__(self) -> None:
         self.method = b""
         self.target = b""
+        self.version = ""
         self.lines: list[bytes] = []
         self.hosts: list[bytes] = []
         self.connection: list[bytes] = []
-        self.content_length: bytes | None = None
+        self.content_length: int | None = None
         self.transfer_coding: bytes | None = None
-        self.upgrade: bytes | None = None
+        self.upgrade: list[bytes] = []
         self.key: bytes | None = None
         self.secret: bytes | None = None
         self.bucket: TokenBucket | None = None
@@ -87,6 +95,7 @@ class RequestHead:
         if lower not in REQUEST_SPECIAL:
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"host":
+            value = value.strip()
             self.hosts.append(value)
             self.lines.append(b"host: %b\r\n" % value)
         elif lower == b"accept":
@@ -96,7 +105,7 @@ class RequestHead:
             self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
             self.lines.append(b"prefer: %b\r\n" % value)
         elif lower == b"content-length":
-            self.content_length = value
+            self.content_length = int(value)  # the parser takes nothing but digits, and the space around them
         elif lower == b"transfer-encoding":
             self.transfer_coding = (
                 self.transfer_coding + b"," if self.transfer_coding else b""
@@ -104,7 +113,7 @@ class RequestHead:
         elif lower == b"connection":
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
-            self.upgrade = value.strip().lower()
+            self.upgrade += [token.strip().lower() for token in value.split(b",")]
         elif lower in _FORWARDED:
             self.forwarded.append((lower, value))
         elif lower in _CREDENTIALS:
@@ -134,16 +143,32 @@ class RequestHead:
 
     def locate(self) -> bool:
         """Bring the target into origin form; whether it can be. An absolute form replaces the Host header."""
+        if b"#" in self.target:  # some programs would cut a path there, others would not
+            return False
         if self.target[:1] == b"/" or (self.target == b"*" and self.method == b"OPTIONS"):
             return True
         scheme, separator, rest = self.target.partition(b"://")
-        if not separator or scheme.lower() not in (b"http", b"https"):
+        if not separator or scheme.lower() not in (b"http", b"https") or host_of(self.hosts[0]) is None:
             return False
         authority, slash, path = rest.partition(b"/")
         authority, question, query = authority.partition(b"?")
-        self.target = b"/" + path if slash else b"/" + question + query
-        self.replace_host(authority.rpartition(b"@")[2])
-        return True
+        if slash or question or self.method != b"OPTIONS":
+            self.target = b"/" + path if slash else b"/" + question + query
+        else:
+            self.target = b"*"  # RFC 9112, 3.2.4
+        self.replace_host(authority)
+        return host_of(authority) is not None
+
+    def travel(self) -> bool:
+        """Count Max-Forwards down; whether the request may go further (RFC 9110, 7.6.2)."""
+        value = self.find(b"max-forwards")
+        if value is None or not value.isdigit() or len(value) > _DIGITS:
+            return True
+        left = int(value) - 1
+        if left >= 0:
+            self.lines = [line for line in self.lines if not line.lower().startswith(b"max-forwards:")]
+            self.lines.append(b"max-forwards: %d\r\n" % left)
+        return left >= 0
 
     @property
     def wants_desk(self) -> bool:
@@ -171,23 +196,25 @@ class RequestHead:
     @property
     def is_websocket(self) -> bool:
         """Whether it asks to become a WebSocket."""
-        return self.upgrade == b"websocket" and self.method == b"GET" and b"upgrade" in self.connection
+        return b"websocket" in self.upgrade and self.method == b"GET" and b"upgrade" in self.connection
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows it."""
+        return self.transfer_coding is not None or bool(self.content_length)
 
     def render(self, input_id: bytes, client: bytes, *, chunked: bool, foreign: bool) -> bytes:
         """The head as the container gets it; the header of our own comes first. A foreign program gets those it knows.
 
         client: its address, its port, and the scheme that it used.
         """
-        if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
-            # headers that the client named as belonging to its connection; the two that carry meaning stay
-            dropped = extra - {b"host", b"content-length"}
-            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
+        self.lines = without(self.connection, self.lines)
         opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
         elif self.content_length is not None:
-            parts.append(b"content-length: %b\r\n" % self.content_length)
+            parts.append(b"content-length: %d\r\n" % self.content_length)
         if self.is_websocket:
             parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
         parts.append(b"\r\n")
@@ -197,14 +224,14 @@ class RequestHead:
 class ResponseHead:
     """The head of one response."""
 
-    __slots__ = ("chunked", "connection", "content_length", "dated", "held", "lines", "reason", "upgrade")
+    __slots__ = ("connection", "content_length", "dated", "held", "lines", "reason", "transfer_coding", "upgrade")
 
     def __init__(self) -> None:
         self.reason = b""
         self.lines: list[bytes] = []
         self.connection: list[bytes] = []
-        self.content_length: bytes | None = None
-        self.chunked = False
+        self.content_length: int | None = None
+        self.transfer_coding: bytes | None = None
         self.held = False
         self.dated = False
         self.upgrade: bytes | None = None
@@ -215,9 +242,9 @@ class ResponseHead:
         if lower not in RESPONSE_SPECIAL:
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"content-length":
-            self.content_length = value
+            self.content_length = int(value)
         elif lower == b"transfer-encoding":
-            self.chunked = True
+            self.transfer_coding = value.strip().lower() if self.transfer_coding is None else b"several"
         elif lower == b"x-portico-held":
             self.held = True
         elif lower == b"date":
@@ -226,20 +253,32 @@ class ResponseHead:
         elif lower == b"connection":
             self.connection += [token.strip().lower() for token in value.split(b",")]
         elif lower == b"upgrade":
-            self.upgrade = value
+            self.upgrade = value.strip().lower()
+
+    def check(self, status: int) -> None:
+        """Raises ValueError when it is none, or clients could understand it in several ways."""
+        if status < 100 or (self.reason != b"OK" and not _REASON.fullmatch(self.reason)):
+            raise ValueError
+        if self.transfer_coding is not None and (self.transfer_coding != b"chunked" or status < 200):
+            raise ValueError
 
     def render(self, status: int, request_id: bytes, date: bytes, framing: bytes) -> bytes:
         """The head as the client gets it. `framing` are the lines about length and connection."""
-        if extra := set(self.connection) - {b"close", b"keep-alive", b"upgrade", b""}:
-            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in extra]
         return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
             status,
             self.reason,
-            b"".join(self.lines),
+            b"".join(without(self.connection, self.lines)),
             b"" if self.dated else date,
             framing,
             request_id,
         )
+
+
+def without(connection: list[bytes], lines: list[bytes]) -> list[bytes]:
+    """The lines but for those that Connection names as belonging to one hop. Without Host there would be no request."""
+    if not connection or not (named := set(connection) - _KEPT):
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
 def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:
@@ -256,6 +295,5 @@ def host_of(value: bytes) -> str | None:
         host = value.strip().decode("ascii").lower()
     except UnicodeDecodeError:
         return None
-    host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-    host = host.removesuffix(".")
-    return host if host and all(c.isalnum() or c in "-._[]:" for c in host) else None
+    found = _HOST.fullmatch(host)
+    return found[1] if found is not None and int(found[2] or 0) <= _HIGHEST_PORT else None

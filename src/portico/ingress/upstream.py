@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, ResponseHead
+from portico.ingress.head import LONG, MAX_HEAD, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from portico.ingress.ports import Lease
 
+MOST_INTERIM: Final = 1000  # responses before the one that counts
 SEND_BUFFER: Final = 512 * 1024  # bytes: room for what is read at a time, so that a writer seldom has to wait
 
 
@@ -87,7 +88,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.address = address
         self._upstreams = upstreams
         self._exchange: Exchange | None = None
-        self._head = ResponseHead()
+        self._head: ResponseHead | None = None  # while it is being read
+        self._interim = 0
+        self._overhead = 0  # bytes that were read since the last that were of a body
         self._transport = cast("asyncio.Transport", None)
         self._parser = httptools.HttpResponseParser(self)
         self._reusable = True
@@ -109,6 +112,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._exchange = exchange
         self._ended = False
+        self._interim = 0
         self._transport.resume_reading()
         if not exchange.connected(self):
             self._exchange = None
@@ -200,14 +204,19 @@ class UpstreamConnection(asyncio.Protocol):
             return
         client = exchange.client
         client.cork()
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._switch(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._garbled()
+            self._reusable = False
+            if not self._ended:
+                self._garbled()
         if self._ended:
             self._end()
+        elif self._overhead > MAX_HEAD:
+            self._garbled()  # a head without end, or what stands between two pieces of a body
         client.uncork()
 
     def _pass_by(self, data: bytes) -> None:
@@ -225,12 +234,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
 
     def _switch(self, rest: bytes) -> None:
-        if self._exchange is None:
+        exchange, head = self._exchange, self._head
+        if exchange is None or head is None:
             return
-        if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
+        if not exchange.head.is_websocket or head.upgrade != b"websocket":
             self._garbled()
             return
-        tunnel = self._exchange.switched(self._head)
+        tunnel = exchange.switched(head)
         if tunnel is not None:
             self._feed = tunnel.from_container
         if rest:
@@ -243,39 +253,56 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.abort()
 
     # What comes after the end of the response in one read belongs to no request: the connection is not used again.
+    # What is raised here ends as `_garbled`.
     def on_message_begin(self) -> None:
-        self._head = ResponseHead()
         if self._ended:
             self._reusable = False
+        else:
+            self._head = ResponseHead()
 
     def on_status(self, status: bytes) -> None:
-        self._head.reason += status
+        if self._head is not None:
+            self._head.reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.header(name, value)
+        if self._head is not None:  # else it is a trailer, which is not passed on
+            self._head.header(name, value)
 
     def on_headers_complete(self) -> None:
-        exchange = self._exchange
-        if exchange is None or self._ended:
+        exchange, head = self._exchange, self._head
+        if exchange is None or head is None:
             return
         status = self._parser.get_status_code()
+        head.check(status)
+        if self._overhead > MAX_HEAD and sum(map(len, head.lines)) > MAX_HEAD:
+            raise OverflowError
+        self._overhead = 0
         if status < 200:
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise OverflowError
             if status != 101:
-                exchange.informed(status, self._head)
+                exchange.informed(status, head)
             return
-        head = self._head
-        bodyless = exchange.head.method == b"HEAD" or status in (204, 304)
-        self._until_close = not (bodyless or head.chunked or head.content_length is not None)
+        self._head = None
+        is_head = exchange.head.method == b"HEAD"
+        no_body = is_head or status in (204, 304)
+        self._until_close = not (no_body or head.transfer_coding or head.content_length is not None)
         self._reusable = self._parser.should_keep_alive() and not self._until_close
-        self._length = 0
-        if head.content_length is not None and not head.chunked:
-            length = int(head.content_length)
-            self._length = length if length > LONG else 0
+        if is_head:
+            self._ended = True  # the parser would wait for a body that does not come
+            self._reusable = self._reusable and self._poll is None  # of many programs it does, and may come late
+        length = 0 if no_body else head.content_length or 0
+        self._length = length if length > LONG else 0
         exchange.answered(status, head)
-        self._ended = exchange.head.method == b"HEAD"  # the parser would wait for a body that does not come
 
     def on_body(self, data: bytes) -> None:
-        if self._exchange is not None and not self._ended:
+        self._overhead = 0
+        if self._head is not None:
+            raise ValueError  # an interim response has no body
+        if self._ended:
+            self._reusable = False
+        elif self._exchange is not None:
             self._exchange.pass_on(data)
             if self._length > len(data):
                 self._unparsed = self._length - len(data)
