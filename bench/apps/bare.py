@@ -25,3 +25,25 @@ def square(x: int = 3):
 @warm.get("/")
 async def hello():
     return {"message": "Hello world!"}
+
+
+cold_plain = FastAPI(openapi_url=None)
+warm_plain = FastAPI(openapi_url=None)
+
+
+@cold_plain.get("/")
+def plain():
+    return {"message": "Hello world!"}
+
+
+@warm_plain.get("/")
+async def coroutine():
+    return {"message": "Hello world!"}
+
+
+async def asgi(scope, receive, send):
+    """No framework."""
+    assert scope["type"] == "http", "this app knows nothing else"
+    headers = [(b"content-length", b"12"), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"Hello world!"})

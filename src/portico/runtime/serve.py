@@ -20,9 +20,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from portico.model.naming import door_of
+from portico.runtime import plain
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.lifespan import Lifespan
+from portico.runtime.threads import InThreads, limit_frameworks
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
 from portico.wire.container import Cancel, Stop
@@ -31,7 +33,6 @@ from portico.wire.websocket import MAX_MESSAGE, allowance
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _SEND_BUFFER = 512 * 1024
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
@@ -51,7 +52,7 @@ class Server:
         done: Callable[[str], None],
         explain: Explain,
     ) -> None:
-        self._threads = max_inputs + _FRAMEWORK_THREADS
+        self._max_inputs = max_inputs
         # with what a packed message may have more: the limit is on what is on the wire, too
         self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
         self._explain = explain
@@ -63,18 +64,20 @@ class Server:
         self._state = ServerState()
         self._state.connections = _Connections()
         self._stop: asyncio.Future[float] | None = None
-        self._limiter: Any = None
+        self._borrowers: InThreads = tuple
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Start, call `on_ready`, serve until a `Stop`, and end in good order. Raises what the app's start raises."""
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
-        self._limiter = _thread_limiter(self._threads)
+        self._borrowers = limit_frameworks(self._max_inputs)
         for door in self._doors:
             if door.lifespan is not None:
                 await door.lifespan.startup()
         servers = [await door.open(self._state, self._max_message) for door in self._doors]
-        loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
+        main = plain.home()  # signals come there
+        stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
+        main.call_soon_threadsafe(main.add_signal_handler, signal.SIGTERM, *stop)
         on_ready()
         grace = await self._stop
         for server in servers:
@@ -124,7 +127,7 @@ class Server:
                 sys.stderr.write(f"Shutdown raised {cause}\n{text.rstrip()}\n")
 
     def _in_threads(self) -> Iterable[object]:
-        return () if self._limiter is None else self._limiter.statistics().borrowers
+        return self._borrowers()
 
 
 class _Door:
@@ -268,14 +271,3 @@ def _quiet() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], AlreadyLogged))
-
-
-def _thread_limiter(threads: int) -> Any:
-    """anyio's limit on worker threads, which FastAPI and Starlette go by; None where the image has no anyio."""
-    try:
-        from anyio import to_thread  # comes with FastAPI and Starlette; an app may do without
-    except ImportError:
-        return None
-    limiter = to_thread.current_default_thread_limiter()
-    limiter.total_tokens = threads
-    return limiter
