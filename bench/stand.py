@@ -114,19 +114,23 @@ def uvicorn(module: str, *options: str, folder: Path = APPS) -> Iterator[int]:
 @contextlib.contextmanager
 def nginx(upstream: Path) -> Iterator[int]:
     """nginx as the proxy of what listens on this Unix socket, passing bodies on as they come; its port."""
-    if shutil.which("nginx", path=_SBIN) is None:
-        raise SystemExit("nginx is what this is measured against, and is not installed: apt install nginx-light")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
-        config = Path(folder) / "nginx.conf"
-        config.write_text((APPS.parent / "nginx.conf").read_text().format(port=port, upstream=upstream, folder=folder))
-        command = [str(shutil.which("nginx", path=_SBIN)), "-p", folder, "-e", "stderr", "-c", str(config)]
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(nginx_command(Path(folder), upstream, port))
         try:
             yield port
         finally:
             process.terminate()
             process.wait()
+
+
+def nginx_command(folder: Path, upstream: Path, port: int) -> list[str]:
+    """How to start it. folder: where it writes."""
+    if shutil.which("nginx", path=_SBIN) is None:
+        raise SystemExit("nginx is what this is measured against, and is not installed: apt install nginx-light")
+    config = folder / "nginx.conf"
+    config.write_text((APPS.parent / "nginx.conf").read_text().format(port=port, upstream=upstream, folder=folder))
+    return [str(shutil.which("nginx", path=_SBIN)), "-p", str(folder), "-e", "stderr", "-c", str(config)]
 
 
 def get(port: int, host: str = "localhost", path: str = "/") -> bytes:

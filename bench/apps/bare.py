@@ -27,17 +27,17 @@ async def hello():
     return {"message": "Hello world!"}
 
 
-cold_plain = FastAPI(openapi_url=None)
-warm_plain = FastAPI(openapi_url=None)
+coroutine = FastAPI(openapi_url=None)
+plain = FastAPI(openapi_url=None)
 
 
-@cold_plain.get("/")
-def plain():
+@coroutine.get("/")
+async def greet():
     return {"message": "Hello world!"}
 
 
-@warm_plain.get("/")
-async def coroutine():
+@plain.get("/")
+def function():
     return {"message": "Hello world!"}
 
 

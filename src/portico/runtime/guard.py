@@ -138,10 +138,11 @@ class Guard:
 class _Response:
     """What an app sends for one HTTP request. `held`: the input's end is not the response's end."""
 
-    __slots__ = ("_complete", "_order", "_send", "_stepping", "_waiting", "held")
+    __slots__ = ("_complete", "_join", "_order", "_send", "_stepping", "_waiting", "held")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._join: Callable[[], None] = getattr(send, "join", _nothing)
         self._waiting: list[Message] = []
         self._order = asyncio.Lock()
         self._stepping = False
@@ -203,6 +204,8 @@ class _Response:
 
     async def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
+        if len(waiting) > 1:
+            self._join()
         for message in waiting:
             await self._send(message)
 
@@ -230,6 +233,10 @@ class _Socket:
     async def fail(self) -> None:
         """The app has raised."""
         raise AlreadyLogged
+
+
+def _nothing() -> None:
+    """A server that writes each message by itself."""
 
 
 def _identify(scope: Scope) -> str:
