@@ -10,7 +10,7 @@ import httptools
 
 from portico.ingress import pages
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, MAX_HEAD, RequestHead
+from portico.ingress.head import LONG, MAX_HEAD, RequestHead, learn_request, repeated
 from portico.ingress.ports import Refusal
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._length = 0  # of the body that is being read, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
+        self._fresh = b""  # what is being parsed, where a request begins with it
+        self._paused = False
         self._deaf = False  # what comes from now on is thrown away
         self._corked: list[bytes] | None = None
         self._close_when_idle = False
@@ -73,6 +75,12 @@ class ClientConnection(asyncio.Protocol):
             if not data:
                 return
         if self._reading is None:
+            if current is None and not self._head_bytes:
+                head = repeated(self.ingress.heads, data)
+                if head is not None:
+                    self._repeat(head)
+                    return
+                self._fresh = data
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -83,6 +91,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._head is not None and self._head_bytes > MAX_HEAD:
                 self._malformed(pages.HEAD_TOO_LARGE)
+        self._fresh = b""
 
     def eof_received(self) -> None:
         """A client that has closed its side has left; the transport closes, and `connection_lost` does the rest."""
@@ -124,9 +133,10 @@ class ClientConnection(asyncio.Protocol):
         assert head is not None
         parser = self._parser
         head.method = parser.get_method()
-        exchange = Exchange(
-            self, head, keep_alive=parser.should_keep_alive(), version_1_0=parser.get_http_version() == "1.0"
-        )
+        keep_alive, version = parser.should_keep_alive(), parser.get_http_version()
+        if self._fresh and keep_alive and version == "1.1":
+            learn_request(self.ingress.heads, self._fresh, head)
+        exchange = Exchange(self, head, keep_alive=keep_alive, version_1_0=version == "1.0")
         exchange.chunked_in = head.transfer_coding is not None
         exchange.complete = not exchange.chunked_in and head.content_length in (None, b"0")
         self._head_bytes = 0
@@ -139,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
             self._start(exchange)
         else:
             self._later.append(exchange)
-            self._transport.pause_reading()
+            self.pause()
 
     def on_body(self, data: bytes) -> None:
         if self._reading is not None:
@@ -178,11 +188,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more from the client for now."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on, unless a request is already waiting for its turn."""
-        if not self._later:
+        if self._paused and not self._later:
+            self._paused = False
             self._transport.resume_reading()
 
     def answer(self, exchange: Exchange, refusal: Refusal) -> None:
@@ -264,6 +276,11 @@ class ClientConnection(asyncio.Protocol):
             self.abort() if self._deaf or self._current is not None else self.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    def _repeat(self, head: RequestHead) -> None:
+        exchange = Exchange(self, head, keep_alive=True, version_1_0=False)
+        exchange.complete = True
+        self._start(exchange)
+
     def _redirect(self, exchange: Exchange) -> None:
         # while the server goes away, nobody is sent to a URL that will not answer
         if self._close_when_idle or not exchange.redirect():

@@ -13,7 +13,7 @@ from typing import Final
 from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
-from portico.ingress.head import host_of
+from portico.ingress.head import Memory, RequestHead, host_of
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.redirect import Result, Results
@@ -79,6 +79,7 @@ class Ingress:
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self.results = Results(self)
+        self.heads: Memory[RequestHead] = Memory()
         self._loop = loop
         self._hosts = [Hosts(directory)]
         self._connections: set[ClientConnection] = set()

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from portico.ingress import pages
-from portico.ingress.head import RequestHead, ResponseHead
+from portico.ingress.head import Answer, RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.redirect import Result
 from portico.ingress.tunnel import Tunnel
@@ -35,6 +35,9 @@ class Phase(Enum):
     ANSWERING = 3  # the response's head has been passed on
     TUNNEL = 4  # both sides speak another protocol now
     ENDED = 5
+
+
+_NO_RESPONSE: Final = ResponseHead()  # until there is one
 
 
 class Exchange:
@@ -80,7 +83,7 @@ class Exchange:
         self.upgrading = False  # whatever the client sends from here on is not HTTP
         self.body_size = 0
         self.phase = Phase.NEW
-        self.response = ResponseHead()
+        self.response = _NO_RESPONSE
         self.upstream: UpstreamConnection | None = None
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
@@ -110,6 +113,12 @@ class Exchange:
     def is_unanswered(self) -> bool:
         """Whether no part of an answer is there yet, and one will be."""
         return self.phase in (Phase.WAITING, Phase.SENT)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether a response of known length can go to its client as it comes."""
+        usual = self.complete and self.keep_alive and not self.version_1_0 and self._result is None
+        return usual and self.head.upgrade is None and self.head.method != b"HEAD"
 
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Route | Refusal) -> None:
@@ -329,17 +338,22 @@ class Exchange:
             self.client.write(data)
             self.client.write(b"\r\n")
 
+    def answered_at_once(self, answer: Answer, body: bytes) -> None:
+        """The whole response, of one that `is_simple`. The connection to the container is already given back."""
+        client = self.client
+        self.response = answer.head
+        self.upstream = None
+        self.phase = Phase.ENDED
+        self._let_go()
+        assert not isinstance(client, Result)
+        client.write(answer.render(self.id.encode(), client.ingress.date_line(), body))
+        client.exchange_ended(self)
+
     def finished(self) -> None:
         """The response has ended. The connection to the container is already given back."""
         self.upstream = None
         self.phase = Phase.ENDED
-        lease = self._take_lease()
-        if self.response.held and not lease.is_foreign:
-            lease.hold()
-        elif self.complete:
-            lease.release()
-        else:
-            lease.cancel()
+        self._let_go()
         self.pass_end()
 
     def pass_end(self) -> None:
@@ -441,6 +455,16 @@ class Exchange:
     def _retry(self) -> None:
         if self.phase is Phase.WAITING:
             self._ask()
+
+    def _let_go(self) -> None:
+        """The response has ended: so has the input, if nothing says otherwise."""
+        lease = self._take_lease()
+        if self.response.held and not lease.is_foreign:
+            lease.hold()
+        elif self.complete:
+            lease.release()
+        else:
+            lease.cancel()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None

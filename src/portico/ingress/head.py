@@ -7,7 +7,7 @@ Names that the ingress sets itself are dropped from what clients send, so that n
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from portico.core.bucket import TokenBucket
 
@@ -35,8 +35,42 @@ _FOREIGN_OPENING: Final = (
     b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
 )
 
+# A head that comes again, byte for byte, is not parsed again. Not remembered: what is long, and what is secret.
+_MEMORY: Final = 512  # heads
+_SHORT: Final = 4 * 1024  # bytes
+_SECRET: Final = (b"cookie:", b"authorization:", b"proxy-authorization:", b"set-cookie:")
+_METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
+_PLAIN: Final = b"-._~!$&'()*+,;=:@/?%" + bytes(c for c in range(128) if chr(c).isalnum())  # in targets
+_VERSION: Final = b" HTTP/1.1\r\n"
+_END: Final = b"\r\n\r\n"
+
+T = TypeVar("T")
+
 # A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
 _PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
+
+
+class Memory(Generic[T]):
+    """What heads mean that come again and again. Who comes once takes no place."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, T] = {}
+        self._once: set[bytes] = set()
+
+    def has_seen(self, raw: bytes) -> bool:
+        """Whether it comes for the second time."""
+        if raw in self._once:
+            return True
+        if len(self._once) >= _MEMORY:
+            self._once.clear()
+        self._once.add(raw)
+        return False
+
+    def learn(self, raw: bytes, meaning: T) -> None:
+        """Know it from now on."""
+        if len(self.known) >= _MEMORY:
+            self.known.clear()
+        self.known[raw] = meaning
 
 
 class RequestHead:
@@ -47,6 +81,7 @@ class RequestHead:
 
     __slots__ = (
         "_accept",
+        "_joined",
         "bucket",
         "connection",
         "content_length",
@@ -78,7 +113,40 @@ class RequestHead:
         self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
+        self._joined = b""  # the lines in one piece, where it is a repetition
         self.size = 0
+
+    def again(self, method: bytes, target: bytes) -> RequestHead:
+        """The same header lines behind another request line."""
+        head = RequestHead.__new__(RequestHead)
+        head.method = method
+        head.target = target
+        head.lines = self.lines
+        head.hosts = self.hosts
+        head.connection = []
+        head.content_length = head.transfer_coding = head.upgrade = head.key = head.secret = head.bucket = None
+        head.prefers_async = self.prefers_async
+        head.forwarded = self.forwarded
+        head._accept = self._accept
+        head._joined = self._joined
+        head.size = self.size + len(target)
+        return head
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether all there is to it is a request line and lines that mean the same behind any other."""
+        special = self.content_length or self.transfer_coding or self.upgrade or self.forwarded or self.key is not None
+        if special or self.secret is not None or len(self.hosts) != 1 or self.connection not in ([], [b"keep-alive"]):
+            return False
+        return self.target[:1] == b"/" and not any(line.lower().startswith(_SECRET) for line in self.lines)
+
+    def pattern(self) -> RequestHead:
+        """What repetitions are made from."""
+        pattern = self.again(b"", b"")
+        pattern.size -= len(self.target)
+        pattern.lines = list(self.lines)
+        pattern._joined = b"".join(self.lines)
+        return pattern
 
     def header(self, name: bytes, value: bytes) -> None:
         """One more header line."""
@@ -130,6 +198,7 @@ class RequestHead:
     def replace_host(self, host: bytes) -> None:
         """Another Host header instead of what came."""
         self.hosts = [host]
+        self._joined = b""
         self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % host]
 
     def locate(self) -> bool:
@@ -183,6 +252,8 @@ class RequestHead:
             dropped = extra - {b"host", b"content-length"}
             self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in dropped]
         opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
+        if self._joined:
+            return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (self.method, self.target, opening, self._joined)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
@@ -240,6 +311,55 @@ class ResponseHead:
             framing,
             request_id,
         )
+
+
+class Answer:
+    """A response's head that comes again and again, as clients get it when its body comes with it."""
+
+    __slots__ = ("closing", "head", "length", "opening")
+
+    def __init__(self, status: int, head: ResponseHead, length: int) -> None:
+        self.head = head
+        self.length = length
+        self.opening = b"HTTP/1.1 %d %b\r\n%b" % (status, head.reason, b"".join(head.lines))
+        self.closing = b"content-length: %d\r\nx-request-id: " % length
+
+    def render(self, request_id: bytes, date: bytes, body: bytes) -> bytes:
+        """The response as `ResponseHead.render` would have it, and its body."""
+        date = b"" if self.head.dated else date
+        return b"%b%b%b%b\r\n\r\n%b" % (self.opening, date, self.closing, request_id, body)
+
+
+def repeated(memory: Memory[RequestHead], data: bytes) -> RequestHead | None:
+    """The head that these bytes are, if its lines are known and no body follows."""
+    line, _, block = data.partition(_VERSION)
+    pattern = memory.known.get(block)
+    if pattern is None:
+        return None
+    method, _, target = line.partition(b" ")
+    if method not in _METHODS or target[:1] != b"/" or target.translate(None, _PLAIN):
+        return None
+    return pattern.again(method, target)
+
+
+def learn_request(memory: Memory[RequestHead], data: bytes, head: RequestHead) -> None:
+    """These bytes are this head, and nothing else: remember its lines, if they come for the second time."""
+    if len(data) > _SHORT or head.method not in _METHODS or data.find(_END) != len(data) - len(_END):
+        return
+    block = data.partition(_VERSION)[2]
+    if block and memory.has_seen(block) and head.may_be_repeated:
+        memory.learn(block, head.pattern())
+
+
+def learn_answer(memory: Memory[Answer], status: int, data: bytes, head: ResponseHead) -> None:
+    """These bytes are a whole response with this head: remember it, if it comes for the second time."""
+    block, _, body = data.partition(_END)
+    if len(block) > _SHORT or head.chunked or head.connection or head.upgrade or status in (204, 304):
+        return
+    if head.content_length != b"%d" % len(body) or not memory.has_seen(block):
+        return
+    if not any(line.lower().startswith(_SECRET) for line in head.lines):
+        memory.learn(block, Answer(status, head, len(body)))
 
 
 def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, ResponseHead
+from portico.ingress.head import LONG, Answer, Memory, ResponseHead, learn_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from portico.ingress.ports import Lease
 
+SMALL: Final = 16 * 1024  # bytes of a response that is worth looking up
 SEND_BUFFER: Final = 512 * 1024  # bytes: room for what is read at a time, so that a writer seldom has to wait
 
 
@@ -24,6 +25,7 @@ class Upstreams:
     """All connections to containers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answers: Memory[Answer] = Memory()
         self._loop = loop
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -93,6 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = True
         self._length = 0  # of the response's body, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
+        self._begun = False  # something of the response has come
+        self._paused = False
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
@@ -108,8 +112,8 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.not_connected()
             return
         self._exchange = exchange
-        self._ended = False
-        self._transport.resume_reading()
+        self._begun = self._ended = False
+        self.resume()
         if not exchange.connected(self):
             self._exchange = None
             self._upstreams.rest(self)
@@ -135,7 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._dismissed = lease
         self._feed = lambda data: self._transport.abort()
-        self._transport.resume_reading()
+        self.resume()
         self._transport.write_eof()
 
     def has_news(self) -> bool:
@@ -147,11 +151,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """The client reads more slowly than the container writes."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
         """The client has caught up."""
-        self._transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     # -- the transport's callbacks --------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -189,6 +196,10 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self._transport.abort()  # it speaks out of turn
             return
+        fresh = not self._begun and len(data) < SMALL
+        self._begun = True
+        if fresh and self._pass_whole(exchange, data):
+            return
         client = exchange.client
         client.cork()
         try:
@@ -198,8 +209,21 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._garbled()
         if self._ended:
+            if fresh and self._reusable and exchange.head.method != b"HEAD":
+                learn_answer(self._upstreams.answers, self._parser.get_status_code(), data, self._head)
             self._end()
         client.uncork()
+
+    def _pass_whole(self, exchange: Exchange, data: bytes) -> bool:
+        """Pass on a response that is there at once, and whose head is known, without parsing it."""
+        block, _, body = data.partition(b"\r\n\r\n")
+        answer = self._upstreams.answers.known.get(block)
+        if answer is None or len(body) != answer.length or not exchange.is_simple:
+            return False
+        self._exchange = None
+        self._upstreams.rest(self)
+        exchange.answered_at_once(answer, body)
+        return True
 
     def _pass_by(self, data: bytes) -> None:
         """Count a long body, past the parser."""
