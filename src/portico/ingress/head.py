@@ -27,18 +27,19 @@ _FORGEABLE: Final = _FORWARDED | {
     b"x-real-ip",
 }
 _CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer"}
+REQUEST_SPECIAL: Final = (
+    _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer", b"cookie"}
+)
 RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
-RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
+RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"set-cookie", b"x-portico-held", b"x-request-id"}
 
 _FOREIGN_OPENING: Final = (
     b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
 )
 
-# A head that comes again, byte for byte, is not parsed again. Not remembered: what is long, and what is secret.
+# A head that comes again, byte for byte, is not parsed again. Not remembered: what is long, and what may be secret.
 _MEMORY: Final = 512  # heads
 _SHORT: Final = 4 * 1024  # bytes
-_SECRET: Final = (b"cookie:", b"authorization:", b"proxy-authorization:", b"set-cookie:")
 _METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
 _PLAIN: Final = b"-._~!$&'()*+,;=:@/?%" + bytes(c for c in range(128) if chr(c).isalnum())  # in targets
 _VERSION: Final = b" HTTP/1.1\r\n"
@@ -91,6 +92,7 @@ class RequestHead:
         "lines",
         "method",
         "prefers_async",
+        "private",
         "secret",
         "size",
         "target",
@@ -113,6 +115,7 @@ class RequestHead:
         self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
+        self.private = False  # what it has is not to be remembered
         self._joined = b""  # the lines in one piece, where it is a repetition
         self.size = 0
 
@@ -126,6 +129,7 @@ class RequestHead:
         head.connection = []
         head.content_length = head.transfer_coding = head.upgrade = head.key = head.secret = head.bucket = None
         head.prefers_async = self.prefers_async
+        head.private = False
         head.forwarded = self.forwarded
         head._accept = self._accept
         head._joined = self._joined
@@ -135,10 +139,9 @@ class RequestHead:
     @property
     def may_be_repeated(self) -> bool:
         """Whether all there is to it is a request line and lines that mean the same behind any other."""
-        special = self.content_length or self.transfer_coding or self.upgrade or self.forwarded or self.key is not None
-        if special or self.secret is not None or len(self.hosts) != 1 or self.connection not in ([], [b"keep-alive"]):
-            return False
-        return self.target[:1] == b"/" and not any(line.lower().startswith(_SECRET) for line in self.lines)
+        special = self.private or self.content_length or self.transfer_coding or self.upgrade or self.forwarded
+        usual = len(self.hosts) == 1 and self.connection in ([], [b"keep-alive"])
+        return usual and not special and self.target[:1] == b"/"
 
     def pattern(self) -> RequestHead:
         """What repetitions are made from."""
@@ -163,6 +166,9 @@ class RequestHead:
         elif lower == b"prefer":
             self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
             self.lines.append(b"prefer: %b\r\n" % value)
+        elif lower == b"cookie":
+            self.private = True
+            self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"content-length":
             self.content_length = value
         elif lower == b"transfer-encoding":
@@ -179,6 +185,7 @@ class RequestHead:
             self._credentials(lower, name, value)
 
     def _credentials(self, lower: bytes, name: bytes, value: bytes) -> None:
+        self.private = True
         if lower == b"modal-key":
             self.key = value.strip() if self.key is None else b""  # two are none
         elif lower == b"modal-secret":
@@ -268,7 +275,7 @@ class RequestHead:
 class ResponseHead:
     """The head of one response."""
 
-    __slots__ = ("chunked", "connection", "content_length", "dated", "held", "lines", "reason", "upgrade")
+    __slots__ = ("chunked", "connection", "content_length", "dated", "held", "lines", "private", "reason", "upgrade")
 
     def __init__(self) -> None:
         self.reason = b""
@@ -277,6 +284,7 @@ class ResponseHead:
         self.content_length: bytes | None = None
         self.chunked = False
         self.held = False
+        self.private = False  # as `RequestHead.private`
         self.dated = False
         self.upgrade: bytes | None = None
 
@@ -291,6 +299,9 @@ class ResponseHead:
             self.chunked = True
         elif lower == b"x-portico-held":
             self.held = True
+        elif lower == b"set-cookie":
+            self.private = True
+            self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"date":
             self.dated = True
             self.lines.append(b"date: %b\r\n" % value)
@@ -331,7 +342,9 @@ class Answer:
 
 
 def repeated(memory: Memory[RequestHead], data: bytes) -> RequestHead | None:
-    """The head that these bytes are, if its lines are known and no body follows."""
+    """The head that these bytes are, if its lines are known and no body follows. Heads that are known never change."""
+    if head := memory.known.get(data):
+        return head
     line, _, block = data.partition(_VERSION)
     pattern = memory.known.get(block)
     if pattern is None:
@@ -339,7 +352,10 @@ def repeated(memory: Memory[RequestHead], data: bytes) -> RequestHead | None:
     method, _, target = line.partition(b" ")
     if method not in _METHODS or target[:1] != b"/" or target.translate(None, _PLAIN):
         return None
-    return pattern.again(method, target)
+    head = pattern.again(method, target)
+    if memory.has_seen(data):
+        memory.learn(data, head)
+    return head
 
 
 def learn_request(memory: Memory[RequestHead], data: bytes, head: RequestHead) -> None:
@@ -347,18 +363,17 @@ def learn_request(memory: Memory[RequestHead], data: bytes, head: RequestHead) -
     if len(data) > _SHORT or head.method not in _METHODS or data.find(_END) != len(data) - len(_END):
         return
     block = data.partition(_VERSION)[2]
-    if block and memory.has_seen(block) and head.may_be_repeated:
+    if block and head.may_be_repeated and memory.has_seen(block):
         memory.learn(block, head.pattern())
 
 
 def learn_answer(memory: Memory[Answer], status: int, data: bytes, head: ResponseHead) -> None:
     """These bytes are a whole response with this head: remember it, if it comes for the second time."""
     block, _, body = data.partition(_END)
-    if len(block) > _SHORT or head.chunked or head.connection or head.upgrade or status in (204, 304):
+    special = head.private or head.chunked or head.connection or head.upgrade or status in (204, 304)
+    if special or len(block) > _SHORT or head.content_length != b"%d" % len(body):
         return
-    if head.content_length != b"%d" % len(body) or not memory.has_seen(block):
-        return
-    if not any(line.lower().startswith(_SECRET) for line in head.lines):
+    if memory.has_seen(block):
         memory.learn(block, Answer(status, head, len(body)))
 
 
