@@ -3,10 +3,10 @@
 import contextlib
 import sys
 
-from bench import bodies, calls, cold, idle_memory, idle_websockets, reload, streaming, throughput, websocket
+from bench import bodies, calls, cold, idle_memory, idle_websockets, profile, reload, streaming, throughput, websocket
 from bench.stand import stand
 
-ALL = (cold, reload, throughput, idle_memory, calls, websocket, bodies, streaming, idle_websockets)
+ALL = (cold, reload, throughput, idle_memory, calls, websocket, bodies, streaming, idle_websockets, profile)
 BY_NAME = {module.__name__.partition(".")[2]: module.main for module in ALL}
 
 names = [argument for argument in sys.argv[1:] if argument != "--quick"]

@@ -7,7 +7,6 @@ container, and of bare uvicorn. `apt install strace valgrind nginx-light`.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -25,23 +24,29 @@ from bench.stand import APPS, command, free_port, nginx_command, report
 BARE = {"coroutine": "bare:coroutine", "plain": "bare:plain", "asgi": "bare:asgi"}
 Parts = dict[str, subprocess.Popen[bytes]]
 CONNECTIONS = (1, 32)
+REQUESTS = 960  # nginx closes a connection after 1,000
 
 
 def main(quick: bool = False) -> None:
-    """Each of them under each tool."""
-    for program in ("strace", "valgrind"):
-        if shutil.which(program) is None:
-            raise SystemExit(f"{program} does the counting, and is not installed: apt install {program}")
-    requests = 64 if quick else 960  # nginx closes a connection after 1,000
-    report("system calls per request", {name: _calls(name, requests) for name in _names()})
-    report("thousands of instructions per request", {name: _instructions(name, requests // 3) for name in _names()})
+    """Each of them under each tool; the quick way only the ingress, and only its system calls."""
+    if quick:
+        report("system calls per request", {"ingress": _calls("ingress", 64)})
+        return
+    report("system calls per request", {name: _calls(name, REQUESTS) for name in _names()})
+    report("thousands of instructions per request", {name: _instructions(name, REQUESTS // 3) for name in _names()})
 
 
 def _names() -> list[str]:
     return ["ingress", "nginx", *(f"container, {kind}" for kind in KINDS), *(f"uvicorn, {kind}" for kind in KINDS)]
 
 
+def _needs(program: str) -> None:
+    if shutil.which(program) is None:
+        raise SystemExit(f"{program} does the counting, and is not installed: apt install {program}")
+
+
 def _calls(name: str, requests: int) -> dict[str, float]:
+    _needs("strace")
     counts: dict[str, float] = {}
     with _road(name, {}) as (process, target):
         _ask(target, 1, 64)
@@ -66,6 +71,7 @@ def _calls(name: str, requests: int) -> dict[str, float]:
 
 
 def _instructions(name: str, requests: int) -> dict[str, float]:
+    _needs("valgrind")
     counts: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
         out = Path(folder) / "out"
@@ -82,8 +88,6 @@ def _instructions(name: str, requests: int) -> dict[str, float]:
                 total = re.search(r"^(?:totals|summary): (\d+)", newest.read_text(), re.MULTILINE)
                 assert total is not None
                 counts[f"{connections} conn."] = round(int(total[1]) / requests / 1000, 1)
-                if keep := os.environ.get("KEEP"):
-                    shutil.copy(newest, f"{keep}.{name}.{connections}")
     return counts
 
 

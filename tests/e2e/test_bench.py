@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("calls", "websocket", "bodies", "streaming", "idle_websockets")
+NAMES = ("calls", "websocket", "bodies", "streaming", "idle_websockets", "profile")
 
 
 def test_the_measurements_measure() -> None:
@@ -24,5 +24,6 @@ def test_the_measurements_measure() -> None:
         "upload of 16 MiB",
         "streaming",
         "memory for each of 20 idle WebSockets",
+        "system calls per request",
     ]
     assert all(figures for result in results for figures in result.values())
