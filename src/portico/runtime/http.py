@@ -161,6 +161,11 @@ class HttpProtocol(asyncio.Protocol):
             self._reading_paused = False
             self.transport.resume_reading()
 
+    def ended(self, task: asyncio.Task[None] | None) -> None:
+        """The app has returned. A callback of the task's would cost a turn of the loop."""
+        if task is not None:
+            self._tasks.discard(task)
+
     def completed(self) -> None:
         """A response is written; the next request may begin."""
         self.resume_reading()
@@ -210,9 +215,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def _start(self, cycle: Cycle) -> None:
         self.cycle = cycle
-        task = self._loop.create_task(cycle.run(self.app))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        cycle.task = self._loop.create_task(cycle.run(self.app))
+        self._tasks.add(cycle.task)
 
 
 class Cycle:
@@ -234,11 +238,13 @@ class Cycle:
         "disconnected",
         "keep_alive",
         "more_body",
+        "task",
     )
 
     def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool, expects: bool) -> None:
         self._protocol = protocol
         self._scope = scope
+        self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self._expects = expects  # the client waits for a sign that its body is wanted
         self.body = b""
@@ -275,6 +281,8 @@ class Cycle:
             if not self.complete and not self.disconnected:
                 sys.stderr.write(f"The app has returned without a whole response to {self._scope['path']}.\n")
                 await self._give_up()
+        finally:
+            self._protocol.ended(self.task)
 
     async def _give_up(self) -> None:
         if self._started or self.disconnected:
