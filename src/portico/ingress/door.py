@@ -13,12 +13,13 @@ from typing import Final
 from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
-from portico.ingress.head import Memory, RequestHead, host_of
+from portico.ingress.head import RequestHead, host_of
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.redirect import Result, Results
 from portico.ingress.upstream import Upstreams
 from portico.model.proxies import Network
+from portico.wire.memory import Memory
 from portico.wire.websocket import MAX_MESSAGE
 
 TICK: Final = 1.0  # seconds between looks at the deadlines

@@ -7,9 +7,10 @@ Names that the ingress sets itself are dropped from what clients send, so that n
 from __future__ import annotations
 
 import re
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from portico.core.bucket import TokenBucket
+from portico.wire.memory import Memory
 
 MAX_HEAD: Final = 64 * 1024
 LONG: Final = 256 * 1024  # bytes of a body whose length is known, from which on it is counted instead of parsed
@@ -38,40 +39,14 @@ _FOREIGN_OPENING: Final = (
 )
 
 # A head that comes again, byte for byte, is not parsed again. Not remembered: what is long, and what may be secret.
-_MEMORY: Final = 512  # heads
 _SHORT: Final = 4 * 1024  # bytes
 _METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
 _PLAIN: Final = b"-._~!$&'()*+,;=:@/?%" + bytes(c for c in range(128) if chr(c).isalnum())  # in targets
 _VERSION: Final = b" HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
 
-T = TypeVar("T")
-
 # A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
 _PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
-
-
-class Memory(Generic[T]):
-    """What heads mean that come again and again. Who comes once takes no place."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, T] = {}
-        self._once: set[bytes] = set()
-
-    def has_seen(self, raw: bytes) -> bool:
-        """Whether it comes for the second time."""
-        if raw in self._once:
-            return True
-        if len(self._once) >= _MEMORY:
-            self._once.clear()
-        self._once.add(raw)
-        return False
-
-    def learn(self, raw: bytes, meaning: T) -> None:
-        """Know it from now on."""
-        if len(self.known) >= _MEMORY:
-            self.known.clear()
-        self.known[raw] = meaning
 
 
 class RequestHead:

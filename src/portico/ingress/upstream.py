@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, Answer, Memory, ResponseHead, learn_answer
+from portico.ingress.head import LONG, Answer, ResponseHead, learn_answer
+from portico.wire.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -144,7 +144,7 @@ class _Response:
         self._send = send
         self._join: Callable[[], None] = getattr(send, "join", _nothing)
         self._waiting: list[Message] = []
-        self._order = asyncio.Lock()
+        self._order: asyncio.Lock | None = None
         self._stepping = False
         self._complete = False
         self.held = False
@@ -196,6 +196,8 @@ class _Response:
             await self._send_waiting()
             return
         self.held = True
+        if self._order is None:
+            self._order = asyncio.Lock()
         async with self._order:  # the app's own tasks may send while the client keeps us waiting
             if self._waiting and self._waiting[0]["type"] == "http.response.start":
                 head = self._waiting[0]

@@ -20,6 +20,8 @@ import httptools
 
 from portico.runtime.asgi import App, Message, Scope
 from portico.runtime.guard import AlreadyLogged
+from portico.wire.container import INPUT_HEADER
+from portico.wire.memory import Memory
 
 HIGH_WATER: Final = 64 * 1024  # bytes of a body that wait for the app before the client is paused
 _NAMES: Final = 256  # header names that are remembered as good ones
@@ -29,6 +31,12 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 _FAILED: Final = b"Internal Server Error"
 _INVALID: Final = b"Invalid HTTP request received."
 
+_SHORT: Final = 4 * 1024  # bytes of a head that is worth remembering
+_VERSION: Final = b" HTTP/1.1"
+_INPUT: Final = INPUT_HEADER + b": "
+_SPECIAL: Final = frozenset([b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"])
+
+_heads: Memory[tuple[tuple[bytes, bytes], ...]] = Memory()  # headers behind the ingress's own, by their lines
 _good_names: dict[bytes, bytes] = {}  # as apps write them -> as they are sent
 
 
@@ -53,6 +61,7 @@ class HttpProtocol(asyncio.Protocol):
         self._address: tuple[str, int | None] | None = None
         self._reading: Cycle | None = None  # the request whose body comes in
         self._later: deque[Cycle] = deque()
+        self._between = True  # requests: what comes next begins one
         self._reading_paused = False
         self.full: asyncio.Future[None] | None = None  # until the client has read of what was written
         self._expects_continue = False
@@ -68,12 +77,18 @@ class HttpProtocol(asyncio.Protocol):
         self._address = (name, None) if isinstance(name, str) else name and name[:2]
 
     def data_received(self, data: bytes) -> None:
+        fresh = self._between and len(data) <= _SHORT
+        if fresh and self._repeats(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self.upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse()
+        else:
+            if fresh and self._between:
+                self._learn(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -96,6 +111,7 @@ class HttpProtocol(asyncio.Protocol):
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
+        self._between = False
         self.url = b""
         self.headers = []
         self._expects_continue = False
@@ -111,12 +127,15 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser = self.parser
-        self.scope = self._new_scope()
+        self.scope = self._new_scope(parser.get_method(), parser.get_http_version())
         if parser.should_upgrade() and self.takes_over():
             self._reading = None
             return
         keep_alive = parser.should_keep_alive()
-        cycle = self._reading = Cycle(self, self.scope, keep_alive=keep_alive, expects=self._expects_continue)
+        self._reading = Cycle(self, self.scope, keep_alive=keep_alive, expects=self._expects_continue)
+        self._take(self._reading)
+
+    def _take(self, cycle: Cycle) -> None:
         if self.cycle is None or self.cycle.complete:
             self._start(cycle)
         else:
@@ -133,6 +152,7 @@ class HttpProtocol(asyncio.Protocol):
         cycle.tell()
 
     def on_message_complete(self) -> None:
+        self._between = True
         cycle, self._reading = self._reading, None
         if cycle is not None and not cycle.complete:
             cycle.more_body = False
@@ -189,7 +209,35 @@ class HttpProtocol(asyncio.Protocol):
         self.transport.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    def _new_scope(self) -> Scope:
+    def _repeats(self, data: bytes) -> bool:
+        """Begin the request that these bytes are, if its header lines are known and no body follows."""
+        line, _, rest = data.partition(b"\r\n")
+        first, _, block = rest.partition(b"\r\n")
+        headers = _heads.known.get(block)
+        if headers is None or not line.endswith(_VERSION) or not first.startswith(_INPUT):
+            return False
+        method, _, self.url = line[: -len(_VERSION)].partition(b" ")
+        self.headers = [(INPUT_HEADER, first[len(_INPUT) :]), *headers]
+        self.scope = self._new_scope(method, "1.1")
+        cycle = Cycle(self, self.scope, keep_alive=True, expects=False)
+        cycle.more_body = False
+        cycle.tell()
+        self._take(cycle)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """These bytes came in whole requests. One that has no body: remember its header lines, when they come again."""
+        headers = self.headers
+        if data.find(b"\r\n\r\n") != len(data) - 4 or not headers or headers[0][0] != INPUT_HEADER:
+            return
+        line, _, rest = data.partition(b"\r\n")
+        first, _, block = rest.partition(b"\r\n")
+        if not line.endswith(_VERSION) or not first.startswith(_INPUT) or len(headers) < 2:
+            return
+        if _SPECIAL.isdisjoint(name for name, _ in headers) and _heads.has_seen(block):
+            _heads.learn(block, tuple(headers[1:]))
+
+    def _new_scope(self, method: bytes, version: str) -> Scope:
         url = self.url
         if url.startswith(b"/"):
             raw_path, _, query = url.partition(b"#")[0].partition(b"?")
@@ -200,11 +248,11 @@ class HttpProtocol(asyncio.Protocol):
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": self.parser.get_http_version(),
+            "http_version": version,
             "server": self._address,
             "client": None,
             "scheme": "http",
-            "method": self.parser.get_method().decode("ascii"),
+            "method": method.decode("ascii"),
             "root_path": "",
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,

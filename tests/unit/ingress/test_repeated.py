@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from portico.ingress.head import Memory, RequestHead, repeated
+from portico.ingress.head import RequestHead, repeated
+from portico.wire.memory import Memory
 from tests.unit.ingress.conftest import Client, House, answering
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok"
