@@ -14,6 +14,7 @@ from portico.model.spec import FunctionSpec, WebKind, WebSpec
 from portico.runtime import calls, routes
 from portico.runtime.asgi import App
 from portico.runtime.closing import close_streams
+from portico.runtime.cors import Cors
 from portico.runtime.wsgi import WsgiApp
 
 Function = Callable[..., Any]
@@ -40,7 +41,6 @@ def build(spec: FunctionSpec, function: Function) -> Endpoint:
 def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     try:  # FastAPI is big, and an image may be without it
         from fastapi import FastAPI
-        from fastapi.middleware.cors import CORSMiddleware
     except ImportError:
         raise InvalidError(
             "`fastapi_endpoint` needs FastAPI, which this function's image does not have. "
@@ -49,9 +49,7 @@ def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> E
     close_streams()
     app = FastAPI(openapi_url="/openapi.json" if web.docs else None)  # without a schema there are no docs pages either
     is_plain = routes.add(app, "/", function, web.method)
-    # Around the whole app, not inside it: so the answer to an exception carries the headers too.
-    cors = CORSMiddleware(app, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], allow_credentials=True)
-    return Endpoint(cors, lifespan=False, plain=is_plain and spec.slots == 1)
+    return Endpoint(Cors(app), lifespan=False, plain=is_plain and spec.slots == 1)
 
 
 def _asgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:

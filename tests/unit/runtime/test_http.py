@@ -302,3 +302,63 @@ async def test_an_idle_connection_is_closed_when_the_server_goes() -> None:
     assert not busy.wire.closed
     assert b"connection: close" in await busy.say(b"")
     assert cast(Wire, busy.wire).closed
+
+
+LINES = b"host: x\r\nx-a: b\r\n\r\n"
+
+
+def numbered(number: int, line: bytes = b"GET /a", lines: bytes = LINES) -> bytes:
+    """A request as the ingress writes it."""
+    return b"%b HTTP/1.1\r\nx-portico-input: %016x 203.0.113.9 1 https\r\n%b" % (line, number, lines)
+
+
+async def seen(*requests: bytes) -> list[Scope]:
+    """The scopes that an app gets for these, each of which was answered."""
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+        await greet(scope, receive, send)
+
+    talk = Talk(app)
+    for request in requests:
+        for piece in request.split(b"|"):
+            talk.protocol.data_received(piece)
+        await talk.say(b"")
+    assert talk.written == OK * len(requests)
+    return scopes
+
+
+async def test_known_header_lines_mean_the_same() -> None:
+    """Behind another input's header, and another request line; also when they come in pieces again."""
+    scopes = await seen(
+        numbered(1), numbered(2), numbered(3), numbered(4, b"DELETE /b%20c?d=e"), numbered(5)[:-3] + b"|" + LINES[-3:]
+    )
+    inputs = [scope.pop("headers") for scope in scopes]
+    assert [headers[0][1].split()[0] for headers in inputs] == [b"%016x" % number for number in range(1, 6)]
+    assert all(headers[1:] == [(b"host", b"x"), (b"x-a", b"b")] for headers in inputs)
+    assert scopes[0] == scopes[1] == scopes[2] == scopes[4]
+    assert scopes[3] == {**scopes[0], "method": "DELETE", "path": "/b c", "raw_path": b"/b%20c", "query_string": b"d=e"}
+
+
+@pytest.mark.parametrize("line", [b"connection: close", b"expect: 100-continue"])
+async def test_lines_that_change_the_road_are_not_known(line: bytes) -> None:
+    """They are read each time."""
+    for number in range(4):
+        talk = Talk(echo)
+        answer = await talk.say(numbered(number, lines=line + b"\r\n" + LINES))
+        assert talk.wire.closed == line.endswith(b"close")
+        assert answer.endswith(b"0\r\n\r\n")
+
+
+async def test_a_body_behind_known_lines_is_a_body() -> None:
+    """And requests that come together are as many as they are."""
+    talk = Talk(echo)
+    lines = b"content-length: 2\r\n" + LINES
+    for number in range(4):
+        assert (await talk.say(numbered(number, b"POST /", lines) + b"ok")).endswith(b"2\r\nok\r\n0\r\n\r\n")
+    talk = Talk(greet)
+    for _ in range(3):
+        await talk.say(numbered(1))
+    assert await talk.say(numbered(2) + numbered(3)) == OK * 5
