@@ -7,10 +7,10 @@ container, and of bare uvicorn. `apt install strace valgrind nginx-light`.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,21 +19,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.alone import CONTAINER, KINDS
-from bench.stand import APPS, command, free_port, nginx_command, report
+from bench.stand import APPS, connect, free_port, os_path, uvicorn_command
 
-BARE = {"coroutine": "bare:coroutine", "plain": "bare:plain", "asgi": "bare:asgi"}
 Parts = dict[str, subprocess.Popen[bytes]]
 CONNECTIONS = (1, 32)
-REQUESTS = 960  # nginx closes a connection after 1,000
+REQUESTS = 960
 
 
 def main(quick: bool = False) -> None:
     """Each of them under each tool; the quick way only the ingress, and only its system calls."""
     if quick:
-        report("system calls per request", {"ingress": _calls("ingress", 64)})
+        _report("system calls per request", {"ingress": _calls("ingress", 64)})
         return
-    report("system calls per request", {name: _calls(name, REQUESTS) for name in _names()})
-    report("thousands of instructions per request", {name: _instructions(name, REQUESTS // 3) for name in _names()})
+    _report("system calls per request", {name: _calls(name, REQUESTS) for name in _names()})
+    _report("thousands of instructions per request", {name: _instructions(name, REQUESTS // 3) for name in _names()})
+
+
+def _report(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """The table for people, the JSON for programs."""
+    print(f"\n{title}", file=sys.stderr)
+    for name, figures in rows.items():
+        print(f"  {name:<24} {'  '.join(f'{key} {value}' for key, value in figures.items())}", file=sys.stderr)
+    print(json.dumps({title: rows}), flush=True)
 
 
 def _names() -> list[str]:
@@ -110,8 +117,7 @@ def _road(name: str, tools: dict[str, list[str]]) -> Iterator[tuple[subprocess.P
         path, port = Path(folder) / f"{CONTAINER}.sock", free_port()
         alone = [sys.executable, "-m", "bench.alone"]
         if role == "uvicorn":
-            options = ["--port", str(port), "--log-level", "error", "--no-access-log"]
-            process = start(name, [sys.executable, "-m", "uvicorn", BARE[kind], *options], APPS)
+            process = start(name, uvicorn_command(f"three:{kind}", "--port", str(port)), APPS)
             _until_up(process, port)
             yield process, port
             return
@@ -123,25 +129,27 @@ def _road(name: str, tools: dict[str, list[str]]) -> Iterator[tuple[subprocess.P
         if role == "ingress":
             process = start(name, [*alone, "door", folder, str(port)])
         else:
-            process = start(name, nginx_command(Path(folder), path, port))
+            process = start(name, _nginx(Path(folder), path, port))
         _until_up(process, port)
         yield process, port
 
 
 def _until_up(process: subprocess.Popen[bytes], target: Path | int) -> None:
     while process.poll() is None:
-        with contextlib.suppress(OSError), _connect(target):
+        with contextlib.suppress(OSError), connect(target):
             return
         time.sleep(0.01)
     raise SystemExit("what is to be looked at has ended")
 
 
-def _connect(target: Path | int) -> socket.socket:
-    if isinstance(target, int):
-        return socket.create_connection(("127.0.0.1", target))
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(target))
-    return connection
+def _nginx(folder: Path, upstream: Path, port: int) -> list[str]:
+    nginx = shutil.which("nginx", path=os_path())
+    if nginx is None:
+        raise SystemExit("nginx is what the ingress is compared with, and is not installed: apt install nginx-light")
+    config = folder / "nginx.conf"
+    template = (APPS.parent / "peers" / "nginx.conf").read_text()
+    config.write_text(template.format(port=port, upstream=upstream, folder=folder))
+    return [nginx, "-p", str(folder), "-e", "stderr", "-c", str(config)]
 
 
 def _ask(target: Path | int, connections: int, requests: int) -> None:
@@ -149,7 +157,7 @@ def _ask(target: Path | int, connections: int, requests: int) -> None:
     head = b"GET / HTTP/1.1\r\nhost: bench\r\nuser-agent: bench/1\r\naccept: */*\r\n\r\n"
     if not isinstance(target, int):  # as the ingress would ask
         head = head.replace(b"host:", b"x-portico-input: 00000000%08x 127.0.0.1 1 http\r\nhost:")
-    sockets = [_connect(target) for _ in range(connections)]
+    sockets = [connect(target) for _ in range(connections)]
     number = 0
     for _ in range(requests // connections):
         for connection in sockets:
@@ -166,4 +174,4 @@ def _ask(target: Path | int, connections: int, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    main("--quick" in sys.argv[1:])

@@ -15,6 +15,7 @@ def application() -> FastAPI:
 
 cold = application()
 warm = application()
+sync = application()
 
 
 @cold.get("/")
@@ -27,23 +28,6 @@ async def hello():
     return {"message": "Hello world!"}
 
 
-coroutine = FastAPI(openapi_url=None)
-plain = FastAPI(openapi_url=None)
-
-
-@coroutine.get("/")
-async def greet():
+@sync.get("/")
+def hello_sync():
     return {"message": "Hello world!"}
-
-
-@plain.get("/")
-def function():
-    return {"message": "Hello world!"}
-
-
-async def asgi(scope, receive, send):
-    """No framework."""
-    assert scope["type"] == "http", "this app knows nothing else"
-    headers = [(b"content-length", b"12"), (b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"Hello world!"})

@@ -45,6 +45,7 @@ class ProcessContainer:
         self.id = start.container_id
         self.address = address
         self._socket_path = address
+        self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
         self.pid: int | None = None
@@ -60,6 +61,13 @@ class ProcessContainer:
         return f"<ProcessContainer {self.id} {self.start.function.name} {self.phase.name.lower()} pid={self.pid}>"
 
     # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
+    def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
+        """See `model.ports.Container`."""
+        if self._lifeline is None:
+            os.close(descriptor)
+        else:
+            self._lifeline.send(wire.encode(wire.HandOver(input_id, head)), (descriptor,))
+
     def cancel(self, input_id: str) -> None:
         """See `model.ports.Container`."""
         if self._lifeline is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -11,11 +12,12 @@ import httptools
 from portico.ingress import pages
 from portico.ingress.exchange import Exchange
 from portico.ingress.head import LONG, MAX_HEAD, RequestHead, learn_request, repeated
-from portico.ingress.ports import Refusal
+from portico.ingress.ports import Refusal, Route
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
-    from portico.ingress.tunnel import Tunnel
+    from portico.ingress.front import Front
+    from portico.wire.websocket import Tunnel
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
 KEEP_ALIVE: Final = 75.0  # seconds that an idle connection stays
@@ -27,9 +29,10 @@ NEVER: Final = float("inf")
 class ClientConnection(asyncio.Protocol):
     """One connection, with at most one running exchange; further requests on it wait their turn."""
 
-    def __init__(self, ingress: Ingress, hosts: Hosts) -> None:
+    def __init__(self, ingress: Ingress, hosts: Hosts, front: Front | None = None) -> None:
         self.ingress = ingress
         self._hosts = hosts
+        self._front = front
         self.deadline = NEVER
         self.peer = b""
         self._trusted = False  # what it says about others is believed
@@ -59,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         host, port = address[:2] if isinstance(address, tuple) else ("127.0.0.1", 0)
         host = host.removeprefix("::ffff:")  # how a socket for both families shows IPv4
         self.peer = f"{host} {port} http".encode()
-        self._trusted = self.ingress.proxies.trusts(host)
+        self._trusted = self._front is not None or self.ingress.proxies.trusts(host)
         self.deadline = self.ingress.now() + HEAD_TIMEOUT
         self.ingress.opened(self)
 
@@ -245,6 +248,18 @@ class ClientConnection(asyncio.Protocol):
         """The container has closed its side of a WebSocket."""
         self._hang_up(lingering=not tunnel.client_has_closed)
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has all that was written."""
+        return not self._corked and not self._transport.get_write_buffer_size()
+
+    def detach(self) -> int:
+        """The connection's descriptor, for whoever goes on with it; it is none of ours any more."""
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        self._current = None
+        self.abort()
+        return descriptor
+
     def close(self) -> None:
         """Send what is written, then close."""
         self._deaf = True
@@ -304,7 +319,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._trusted and head.forwarded:
                 exchange.origin = self.ingress.proxies.origin(head, self.peer)
-            exchange.start(self._hosts.find(head.hosts[0]))
+            found = self._hosts.find(head.hosts[0])
+            if self._front is not None and isinstance(found, Route):
+                found = self._front.redirect(head, exchange.origin) or found
+            exchange.start(found)
 
     def _pass_by(self, data: bytes) -> bytes:
         """Count a long body, past the parser; what follows it."""

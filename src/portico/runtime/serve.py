@@ -23,12 +23,13 @@ from portico.model.naming import door_of
 from portico.runtime import plain
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
+from portico.runtime.handover import Handover
 from portico.runtime.http import HttpProtocol
 from portico.runtime.lifespan import Lifespan
 from portico.runtime.threads import InThreads, limit_frameworks
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
-from portico.wire.container import Cancel, Stop
+from portico.wire.container import INPUT_HEADER, OFFER, Cancel, HandOver, Stop
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _SEND_BUFFER = 512 * 1024
@@ -53,16 +54,14 @@ class Server:
         explain: Explain,
     ) -> None:
         self._max_inputs = max_inputs
-        # with what a packed message may have more: the limit is on what is on the wire, too
-        self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
+        self._max_message = max_message
         self._explain = explain
         self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
         self._doors = [
             _Door(endpoint, socket_path + door_of(method), self._guard.beside(endpoint.app))
             for method, endpoint in endpoints.items()
         ]
-        self._state = ServerState()
-        self._state.connections = _Connections()
+        self._state = _State(self._max_message, self._guard.leave)
         self._stop: asyncio.Future[float] | None = None
         self._borrowers: InThreads = tuple
 
@@ -74,7 +73,7 @@ class Server:
         for door in self._doors:
             if door.lifespan is not None:
                 await door.lifespan.startup()
-        servers = [await door.open(self._state, self._max_message) for door in self._doors]
+        servers = [await door.open(self._state) for door in self._doors]
         main = plain.home()  # signals come there
         stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
         main.call_soon_threadsafe(main.add_signal_handler, signal.SIGTERM, *stop)
@@ -85,9 +84,20 @@ class Server:
         await self._drain(grace)
         await self._shut_down()
 
+    def take_over(self, message: HandOver, connection: socket.socket) -> None:
+        """The client's connection of a WebSocket that an app here has accepted."""
+        handover = self._state.handovers.get(message.input_id)
+        if handover is None:
+            connection.close()
+        else:
+            handover.take(connection, message.head)
+        self._guard.keep(message.input_id)
+
     def obey(self, message: Cancel | Stop) -> None:
         """What the server says."""
         if isinstance(message, Cancel):
+            if handover := self._state.handovers.get(message.input_id):
+                handover.end()
             self._guard.cancel(message.input_id)
         else:
             self._stop_within(message.grace)
@@ -139,12 +149,12 @@ class _Door:
         self._path = path
         self._guard = guard
 
-    async def open(self, state: ServerState, max_message: int) -> asyncio.Server:
+    async def open(self, state: _State) -> asyncio.Server:
         """Listen."""
         loop = asyncio.get_running_loop()
         app_state = self.lifespan.state if self.lifespan is not None else {}
-        protocol = _TunnelProtocol if self._tunnels else _web_protocol(self._guard, max_message, state, app_state)
-        create = partial(protocol, self._guard, app_state, state.connections, state.tasks)
+        protocol = _TunnelProtocol if self._tunnels else _web_protocol(self._guard, state, app_state)
+        create = partial(protocol, state, self._guard, app_state)
         return await loop.create_unix_server(create, self._path, backlog=2048)
 
 
@@ -155,9 +165,19 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
 class _Protocol(HttpProtocol):
     """Has room on its way out for what apps usually write at a time: so a writer seldom has to wait in its midst."""
 
+    def __init__(self, state: _State, app: Guard, app_state: dict[str, Any]) -> None:
+        super().__init__(app, app_state, state.connections, state.tasks)
+        self._server_state = state
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().connection_made(transport)
+
+    def _expect_connection(self) -> None:
+        """If the ingress offers the client's connection, what follows goes by way of what will take that over."""
+        name, value = self.headers[0]
+        if name == INPUT_HEADER and value.endswith(b" " + OFFER):
+            self.transport = self._server_state.expect(value.partition(b" ")[0].decode(), self.transport, self)
 
 
 class _WebProtocol(_Protocol):
@@ -176,6 +196,7 @@ class _WebProtocol(_Protocol):
         if not self._takes_over or self._websockets is None:
             super().upgraded(rest)
             return
+        self._expect_connection()
         self._connections.discard(self)
         lines = [b"%b %b HTTP/1.1\r\n" % (self.scope["method"].encode(), self.url)]
         lines += [b"%b: %b\r\n" % header for header in self.headers]
@@ -191,6 +212,7 @@ class _TunnelProtocol(_Protocol):
     _tunnel: Tunnel | None = None
 
     def takes_over(self) -> bool:
+        self._expect_connection()
         self._tunnel = Tunnel(self.transport)
         self.scope["extensions"] = {EXTENSION: self._tunnel}
         return False
@@ -222,6 +244,30 @@ class _TunnelProtocol(_Protocol):
             self._tunnel.client_has_gone()
 
 
+class _State(ServerState):
+    """What the connections of a server share, and the WebSockets whose clients' connections are, or will be, here.
+
+    max_message: what a WebSocket's message may have, in bytes, or None. on_left: hears whose clients have left.
+    """
+
+    def __init__(self, max_message: int | None, on_left: Callable[[str], None]) -> None:
+        super().__init__()
+        self.connections = _Connections()
+        self.handovers: dict[str, Handover] = {}
+        self.max_message = max_message
+        self._on_left = on_left
+
+    def expect(self, input_id: str, transport: asyncio.Transport, protocol: asyncio.Protocol) -> Handover:
+        """Let this input's protocol go on with the client's connection."""
+
+        def ended() -> None:
+            self.handovers.pop(input_id, None)
+            self._on_left(input_id)
+
+        handover = self.handovers[input_id] = Handover(transport, protocol, self.max_message, ended)
+        return handover
+
+
 class _Connections(set[Any]):
     """The open connections, as uvicorn's protocols keep them; one can wait for the last to go."""
 
@@ -248,14 +294,16 @@ class _Connections(set[Any]):
             self._emptied.set_result(None)
 
 
-def _web_protocol(app: Guard, max_message: int, state: ServerState, app_state: dict[str, Any]) -> type[_WebProtocol]:
+def _web_protocol(app: Guard, state: _State, app_state: dict[str, Any]) -> type[_WebProtocol]:
+    # with what a packed message may have more: the limit is on what is on the wire, too
+    unpacked = sys.maxsize if state.max_message is None else state.max_message + allowance(state.max_message)
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
         ws=_websocket_protocol(),
-        ws_max_size=max_message,
+        ws_max_size=unpacked,
         ws_ping_interval=None,  # it would end a WebSocket whose app, or client, reads nothing for a while
         log_config=None,
         access_log=False,

@@ -12,6 +12,7 @@ import pytest
 
 from portico.cli.systemd import unit
 from portico.client.control import ControlClient
+from portico.model.https import Https
 from tests.unit.cli.test_commands import run
 
 
@@ -50,6 +51,26 @@ def test_the_unit_is_hardened(settings):
         "UMask": "0077",
     }.items():
         assert values(text, key) == [value]
+
+
+def test_the_unit_of_a_server_with_https_may_listen_on_its_ports(settings):
+    """The right to take 80 and 443, and no other; on a laptop's ports not even that."""
+    right = "CAP_NET_BIND_SERVICE"
+    for domain, rights in (("apps.example.com", right), ("localhost", "")):
+        text = unit(replace(settings, domain=domain, https=Https(acme_email="ops@example.com")))
+        assert values(text, "AmbientCapabilities") == values(text, "CapabilityBoundingSet") == [rights]
+        assert {'"PORTICO_HTTPS=on"', '"PORTICO_ACME_EMAIL=ops@example.com"'} <= set(values(text, "Environment"))
+
+
+def test_systemd_understands_the_unit(settings, tmp_path):
+    """It has nothing to say about it, and finds it better than what it calls medium (5 of 10)."""
+    file = tmp_path / "portico.service"
+    file.write_text(run("up", "--listen", "127.0.0.1:0", "--systemd").stdout)
+    verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    judge = ["systemd-analyze", "security", "--offline=yes", "--threshold=50", "--no-pager", str(file)]
+    judged = subprocess.run(judge, capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 @pytest.mark.parametrize(("port", "capability"), [(80, "CAP_NET_BIND_SERVICE"), (7777, ""), (0, "")])
