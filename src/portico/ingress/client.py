@@ -12,7 +12,7 @@ import httptools
 from portico.ingress import pages
 from portico.ingress.exchange import Exchange
 from portico.ingress.faults import fault, too_large
-from portico.ingress.head import LONG, MAX_HEAD, RequestHead
+from portico.ingress.head import LONG, MAX_HEAD, RequestHead, learn_request, repeated
 from portico.ingress.ports import Refusal, Route
 from portico.ingress.progress import reading_of
 
@@ -55,6 +55,8 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._length = 0  # of the body that is being read, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
+        self._fresh = b""  # what is being parsed, where a request begins with it
+        self._paused = False
         self._deaf = False  # what comes from now on is thrown away
         self._last: Refusal | None = None  # the answer to what could not be read, once it is its turn
         self._corked: list[bytes] | None = None
@@ -89,6 +91,12 @@ class ClientConnection(asyncio.Protocol):
             data = self._pass_by(data)
             if not data:
                 return
+        if self._reading is None and current is None and not self._overhead:
+            head = repeated(self.ingress.heads, data)
+            if head is not None:
+                self._repeat(head)
+                return
+            self._fresh = data
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
@@ -99,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._overhead > MAX_HEAD and not self._deaf:
                 self._too_much()
+        self._fresh = b""
 
     def eof_received(self) -> None:
         """A client that has closed its side has left; the transport closes, and `connection_lost` does the rest."""
@@ -145,10 +154,12 @@ class ClientConnection(asyncio.Protocol):
             return
         parser = self._parser
         head.method = parser.get_method()
-        head.version = parser.get_http_version()
+        keep_alive, head.version = parser.should_keep_alive(), parser.get_http_version()
         if head.upgrade and (head.version == "1.0" or self._current is not None):
             head.upgrade = []  # RFC 9110, 7.8; and a WebSocket has a connection of its own, from its first request on
-        exchange = Exchange(self, head, keep_alive=parser.should_keep_alive(), version_1_0=head.version == "1.0")
+        if self._fresh and keep_alive and head.version == "1.1":
+            learn_request(self.ingress.heads, self._fresh, head)
+        exchange = Exchange(self, head, keep_alive=keep_alive, version_1_0=head.version == "1.0")
         exchange.chunked_in = head.transfer_coding is not None
         exchange.complete = not head.has_body
         self._overhead = 0
@@ -160,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
             self._start(exchange)
         else:
             self._later.append(exchange)
-            self._transport.pause_reading()
+            self.pause()
 
     def on_body(self, data: bytes) -> None:
         self._overhead = 0
@@ -202,11 +213,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more from the client for now."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on, unless a request is already waiting for its turn."""
-        if not self._later:
+        if self._paused and not self._later:
+            self._paused = False
             if self._reading is not None:
                 self._heard = self.ingress.now()
             self._transport.resume_reading()
@@ -305,6 +318,11 @@ class ClientConnection(asyncio.Protocol):
             self._wait_for_body(current)
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    def _repeat(self, head: RequestHead) -> None:
+        exchange = Exchange(self, head, keep_alive=True, version_1_0=False)
+        exchange.complete = True
+        self._start(exchange)
+
     def _advance(self) -> None:
         # a loop: hundreds of requests may be refused one after the other
         self._advancing = True

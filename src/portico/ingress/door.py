@@ -14,12 +14,13 @@ from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
 from portico.ingress.front import Front
-from portico.ingress.head import host_of
+from portico.ingress.head import RequestHead, host_of
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.redirect import Result, Results
 from portico.ingress.upstream import Upstreams
 from portico.model.proxies import Network
+from portico.wire.memory import Memory
 from portico.wire.websocket import MAX_MESSAGE
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -80,6 +81,7 @@ class Ingress:
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self.results = Results(self)
+        self.heads: Memory[RequestHead] = Memory()
         self._loop = loop
         self._hosts = [Hosts(directory)]
         self._connections: set[ClientConnection] = set()

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from portico.core.bucket import TokenBucket
+from portico.wire.memory import Memory
 
 MAX_HEAD: Final = 64 * 1024
 LONG: Final = 256 * 1024  # bytes of a body whose length is known, from which on it is counted instead of parsed
@@ -27,9 +28,11 @@ _FORGEABLE: Final = _FORWARDED | {
     b"x-real-ip",
 }
 _CREDENTIALS: Final = frozenset([b"modal-key", b"modal-secret", b"authorization", b"proxy-authorization"])
-REQUEST_SPECIAL: Final = _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer"}
+REQUEST_SPECIAL: Final = (
+    _HOP | _FORGEABLE | _CREDENTIALS | {b"host", b"content-length", b"accept", b"prefer", b"cookie"}
+)
 RESULT_PARAMETER: Final = b"__modal_function_call_id="  # in the query of a result's URL
-RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"x-portico-held", b"x-request-id"}
+RESPONSE_SPECIAL: Final = _HOP | {b"content-length", b"date", b"set-cookie", b"x-portico-held", b"x-request-id"}
 
 _FOREIGN_OPENING: Final = (
     b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
@@ -40,6 +43,12 @@ _KEPT: Final = frozenset([b"close", b"keep-alive", b"upgrade", b"host", b""])
 _HOST = re.compile(r"([a-z0-9_-](?:[a-z0-9_.-]*[a-z0-9_-])?|\[[a-z0-9:.]+\])\.?(?::([0-9]{0,5}))?")
 _HIGHEST_PORT: Final = 65_535
 _DIGITS: Final = 9  # of a number of hops that is worth counting down
+# A head that comes again, byte for byte, is not parsed again. Not remembered: what is long, and what may be secret.
+_SHORT: Final = 4 * 1024  # bytes
+_METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"])  # what counts hops changes heads
+_PLAIN: Final = b"-._~!$&'()*+,;=:@/?%" + bytes(c for c in range(128) if chr(c).isalnum())  # in targets
+_VERSION: Final = b" HTTP/1.1\r\n"
+_END: Final = b"\r\n\r\n"
 
 # A proxy token as a bearer token. Nobody else's looks like it, so it is taken out whether it is valid or not.
 _PROXY_TOKEN = re.compile(rb"bearer +(wk-[a-z0-9]{22})\.(ws-[a-z0-9]{22})", re.IGNORECASE)
@@ -53,6 +62,7 @@ class RequestHead:
 
     __slots__ = (
         "_accept",
+        "_joined",
         "bucket",
         "connection",
         "content_length",
@@ -62,6 +72,7 @@ class RequestHead:
         "lines",
         "method",
         "prefers_async",
+        "private",
         "secret",
         "size",
         "target",
@@ -86,7 +97,43 @@ class RequestHead:
         self.prefers_async = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # what the sender says about others; only for those who trust it
         self._accept = b""
+        self.private = False  # what it has is not to be remembered
+        self._joined = b""  # the lines in one piece, where it is a repetition
         self.size = 0
+
+    def again(self, method: bytes, target: bytes) -> RequestHead:
+        """The same header lines behind another request line."""
+        head = RequestHead.__new__(RequestHead)
+        head.method = method
+        head.target = target
+        head.lines = self.lines
+        head.hosts = self.hosts
+        head.connection = []
+        head.version = "1.1"
+        head.upgrade = []
+        head.content_length = head.transfer_coding = head.key = head.secret = head.bucket = None
+        head.prefers_async = self.prefers_async
+        head.private = False
+        head.forwarded = self.forwarded
+        head._accept = self._accept
+        head._joined = self._joined
+        head.size = self.size + len(target)
+        return head
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether all there is to it is a request line and lines that mean the same behind any other."""
+        special = self.private or self.has_framing or self.upgrade or self.forwarded
+        usual = len(self.hosts) == 1 and self.connection in ([], [b"keep-alive"])
+        return usual and not special and self.target[:1] == b"/"
+
+    def pattern(self) -> RequestHead:
+        """What repetitions are made from."""
+        pattern = self.again(b"", b"")
+        pattern.size -= len(self.target)
+        pattern.lines = list(self.lines)
+        pattern._joined = b"".join(self.lines)
+        return pattern
 
     def header(self, name: bytes, value: bytes) -> None:
         """One more header line."""
@@ -104,6 +151,9 @@ class RequestHead:
         elif lower == b"prefer":
             self.prefers_async = self.prefers_async or b"respond-async" in value.lower()
             self.lines.append(b"prefer: %b\r\n" % value)
+        elif lower == b"cookie":
+            self.private = True
+            self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"content-length":
             self.content_length = int(value)  # the parser takes nothing but digits, and the space around them
         elif lower == b"transfer-encoding":
@@ -120,6 +170,7 @@ class RequestHead:
             self._credentials(lower, name, value)
 
     def _credentials(self, lower: bytes, name: bytes, value: bytes) -> None:
+        self.private = True
         if lower == b"modal-key":
             self.key = value.strip() if self.key is None else b""  # two are none
         elif lower == b"modal-secret":
@@ -139,6 +190,7 @@ class RequestHead:
     def replace_host(self, host: bytes) -> None:
         """Another Host header instead of what came."""
         self.hosts = [host]
+        self._joined = b""
         self.lines = [line for line in self.lines if not line.startswith(b"host: ")] + [b"host: %b\r\n" % host]
 
     def locate(self) -> bool:
@@ -199,6 +251,11 @@ class RequestHead:
         return b"websocket" in self.upgrade and self.method == b"GET" and b"upgrade" in self.connection
 
     @property
+    def has_framing(self) -> bool:
+        """Whether it says something about a body, be it that there is none."""
+        return self.transfer_coding is not None or self.content_length is not None
+
+    @property
     def has_body(self) -> bool:
         """Whether a body follows it."""
         return self.transfer_coding is not None or bool(self.content_length)
@@ -210,6 +267,8 @@ class RequestHead:
         """
         self.lines = without(self.connection, self.lines)
         opening = opening_lines(input_id, client, self.hosts[0], foreign=foreign)
+        if self._joined:
+            return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (self.method, self.target, opening, self._joined)
         parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target), opening, *self.lines]
         if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
@@ -224,7 +283,17 @@ class RequestHead:
 class ResponseHead:
     """The head of one response."""
 
-    __slots__ = ("connection", "content_length", "dated", "held", "lines", "reason", "transfer_coding", "upgrade")
+    __slots__ = (
+        "connection",
+        "content_length",
+        "dated",
+        "held",
+        "lines",
+        "private",
+        "reason",
+        "transfer_coding",
+        "upgrade",
+    )
 
     def __init__(self) -> None:
         self.reason = b""
@@ -233,6 +302,7 @@ class ResponseHead:
         self.content_length: int | None = None
         self.transfer_coding: bytes | None = None
         self.held = False
+        self.private = False  # as `RequestHead.private`
         self.dated = False
         self.upgrade: bytes | None = None
 
@@ -247,6 +317,9 @@ class ResponseHead:
             self.transfer_coding = value.strip().lower() if self.transfer_coding is None else b"several"
         elif lower == b"x-portico-held":
             self.held = True
+        elif lower == b"set-cookie":
+            self.private = True
+            self.lines.append(b"%b: %b\r\n" % (name, value))
         elif lower == b"date":
             self.dated = True
             self.lines.append(b"date: %b\r\n" % value)
@@ -279,6 +352,59 @@ def without(connection: list[bytes], lines: list[bytes]) -> list[bytes]:
     if not connection or not (named := set(connection) - _KEPT):
         return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
+
+
+class Answer:
+    """A response's head that comes again and again, as clients get it when its body comes with it."""
+
+    __slots__ = ("closing", "head", "length", "opening")
+
+    def __init__(self, status: int, head: ResponseHead, length: int) -> None:
+        self.head = head
+        self.length = length
+        self.opening = b"HTTP/1.1 %d %b\r\n%b" % (status, head.reason, b"".join(head.lines))
+        self.closing = b"content-length: %d\r\nx-request-id: " % length
+
+    def render(self, request_id: bytes, date: bytes, body: bytes) -> bytes:
+        """The response as `ResponseHead.render` would have it, and its body."""
+        date = b"" if self.head.dated else date
+        return b"%b%b%b%b\r\n\r\n%b" % (self.opening, date, self.closing, request_id, body)
+
+
+def repeated(memory: Memory[RequestHead], data: bytes) -> RequestHead | None:
+    """The head that these bytes are, if its lines are known and no body follows. Heads that are known never change."""
+    if head := memory.known.get(data):
+        return head
+    line, _, block = data.partition(_VERSION)
+    pattern = memory.known.get(block)
+    if pattern is None:
+        return None
+    method, _, target = line.partition(b" ")
+    if method not in _METHODS or target[:1] != b"/" or target.translate(None, _PLAIN):
+        return None
+    head = pattern.again(method, target)
+    if memory.has_seen(data):
+        memory.learn(data, head)
+    return head
+
+
+def learn_request(memory: Memory[RequestHead], data: bytes, head: RequestHead) -> None:
+    """These bytes are this head, and nothing else: remember its lines, if they come for the second time."""
+    if len(data) > _SHORT or head.method not in _METHODS or data.find(_END) != len(data) - len(_END):
+        return
+    block = data.partition(_VERSION)[2]
+    if block and head.may_be_repeated and memory.has_seen(block):
+        memory.learn(block, head.pattern())
+
+
+def learn_answer(memory: Memory[Answer], status: int, data: bytes, head: ResponseHead) -> None:
+    """These bytes are a whole response with this head: remember it, if it comes for the second time."""
+    block, _, body = data.partition(_END)
+    special = head.private or head.transfer_coding or head.connection or head.upgrade or status in (204, 304)
+    if special or len(block) > _SHORT or head.content_length != len(body):
+        return
+    if memory.has_seen(block):
+        memory.learn(block, Answer(status, head, len(body)))
 
 
 def opening_lines(input_id: bytes, client: bytes, host: bytes, *, foreign: bool) -> bytes:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, MAX_HEAD, ResponseHead
+from portico.ingress.head import LONG, MAX_HEAD, Answer, ResponseHead, learn_answer
+from portico.wire.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from portico.ingress.ports import Lease
 
 MOST_INTERIM: Final = 1000  # responses before the one that counts
+SMALL: Final = 16 * 1024  # bytes of a response that is worth looking up
 SEND_BUFFER: Final = 512 * 1024  # bytes: room for what is read at a time, so that a writer seldom has to wait
 
 
@@ -25,6 +27,7 @@ class Upstreams:
     """All connections to containers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answers: Memory[Answer] = Memory()
         self._loop = loop
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -96,6 +99,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = True
         self._length = 0  # of the response's body, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
+        self._begun = False  # something of the response has come
+        self._paused = False
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
@@ -111,9 +116,9 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.not_connected()
             return
         self._exchange = exchange
-        self._ended = False
+        self._begun = self._ended = False
         self._interim = 0
-        self._transport.resume_reading()
+        self.resume()
         if not exchange.connected(self):
             self._exchange = None
             self._upstreams.rest(self)
@@ -135,7 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The container goes on without us, when it has read this; it closes the connection then."""
         self._exchange = None
         self._feed = lambda data: self._transport.abort()
-        self._transport.resume_reading()
+        self.resume()
         if last:
             self._transport.write(last)
         self._transport.write_eof()
@@ -148,7 +153,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._dismissed = lease
         self._feed = lambda data: self._transport.abort()
-        self._transport.resume_reading()
+        self.resume()
         self._transport.write_eof()
 
     def has_news(self) -> bool:
@@ -160,11 +165,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """The client reads more slowly than the container writes."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
         """The client has caught up."""
-        self._transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     # -- the transport's callbacks --------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -202,6 +210,10 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self._transport.abort()  # it speaks out of turn
             return
+        fresh = not self._begun and len(data) < SMALL
+        self._begun = True
+        if fresh and self._pass_whole(exchange, data):
+            return
         client = exchange.client
         client.cork()
         self._overhead += len(data)
@@ -214,10 +226,23 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._ended:
                 self._garbled()
         if self._ended:
+            if fresh and self._reusable and not self._interim and exchange.head.method != b"HEAD":
+                learn_answer(self._upstreams.answers, self._parser.get_status_code(), data, exchange.response)
             self._end()
         elif self._overhead > MAX_HEAD:
             self._garbled()  # a head without end, or what stands between two pieces of a body
         client.uncork()
+
+    def _pass_whole(self, exchange: Exchange, data: bytes) -> bool:
+        """Pass on a response that is there at once, and whose head is known, without parsing it."""
+        block, _, body = data.partition(b"\r\n\r\n")
+        answer = self._upstreams.answers.known.get(block)
+        if answer is None or len(body) != answer.length or not exchange.is_simple:
+            return False
+        self._exchange = None
+        self._upstreams.rest(self)
+        exchange.answered_at_once(answer, body)
+        return True
 
     def _pass_by(self, data: bytes) -> None:
         """Count a long body, past the parser."""
