@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import click
 from portico.cli.spawn import Attachment
 from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
+from portico.client.profiles import config_path
 from portico.client.settings import load_settings
 from portico.model import errors
 from portico.model.proxies import parse_networks
@@ -88,7 +90,9 @@ def up(
         _detach(settings, terminal)
     else:
         announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say
-        ctx.exit(run(settings, ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce)))
+        private = (config_path(os.environ),)  # tokens are in it
+        run_options = ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce, private=private)
+        ctx.exit(run(settings, run_options))
 
 
 def _check(parse: Callable[[str, str], object], value: str, flag: str) -> None:

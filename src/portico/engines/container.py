@@ -12,7 +12,6 @@ from enum import Enum, auto
 from portico.engines.channel import PacketChannel
 from portico.engines.orphans import end_orphans
 from portico.engines.wires import Wires
-from portico.model.naming import door_of
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
 from portico.wire import container as wire
 
@@ -37,14 +36,17 @@ _NEXT: dict[Phase, set[Phase]] = {
 
 
 class ProcessContainer:
-    """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported."""
+    """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported.
+
+    folder: its own, which it makes; whoever hears `on_gone` removes it.
+    """
 
     def __init__(
-        self, start: ContainerStart, address: str, events: ContainerEvents, on_gone: Callable[[ProcessContainer], None]
+        self, start: ContainerStart, folder: str, events: ContainerEvents, on_gone: Callable[[ProcessContainer], None]
     ) -> None:
         self.id = start.container_id
-        self.address = address
-        self._socket_path = address
+        self.folder = folder
+        self.address = f"{folder}/http"
         self.start = start
         self.phase = Phase.QUEUED
         self.pid: int | None = None
@@ -196,10 +198,6 @@ class ProcessContainer:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        cls = self.start.function.cls
-        for method in [""] if cls is None else [method.name for method in cls.methods]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._socket_path + door_of(method))
 
 
 def describe(status: int) -> str:

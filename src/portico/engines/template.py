@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from enum import Enum, auto
 
+import msgspec
+
 from portico.engines import launch
 from portico.engines.channel import PacketChannel
 from portico.engines.container import Phase, ProcessContainer, describe
@@ -32,8 +34,8 @@ class State(Enum):
 class Template:
     """Owns the process, and the containers that it has forked or will fork.
 
-    `told` are variables for its environment. `retired` is called when it takes no more containers; `finished` is done
-    when nothing of it is left.
+    `told` are variables for its environment, `view` is what its containers see of the machine. `retired` is called
+    when it takes no more containers; `finished` is done when nothing of it is left.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Template:
         sink: OutputSink,
         *,
         told: dict[str, str],
+        view: wire.View,
         idle_seconds: float,
         is_kept: Callable[[], bool],
         retired: Callable[[Template], None],
@@ -49,6 +52,7 @@ class Template:
         self.image = image
         self.state = State.STARTING
         self._sink = sink
+        self._view = view
         self._idle_seconds = idle_seconds
         self._is_kept = is_kept
         self._retired = retired
@@ -122,7 +126,9 @@ class Template:
 
     def _hear(self, packet: bytes) -> None:
         match wire.from_template(packet):
-            case wire.Warmed():
+            case wire.Warmed(obstacle):
+                if obstacle:
+                    _log.warning("containers are not isolated from each other: %s", os.strerror(obstacle))
                 self._is_warm()
             case wire.Forked(container_id, pid):
                 if container := self._containers.get(container_id):
@@ -151,7 +157,8 @@ class Template:
         start = container.start
         environment = launch.container_environment(self._environment, start)
         try:
-            wires = lay(wire.encode(launch.launch_document(start, container.address, environment)))
+            view = msgspec.structs.replace(self._view, folder=container.folder)
+            wires = lay(wire.encode(launch.launch_document(start, container.address, view, environment)))
         except OSError as error:
             container.fail(StartFailure(f"The server has no descriptor or memory for the container: {error}"))
             return

@@ -88,6 +88,14 @@ def replace_environment(variables: dict[str, str]) -> None:
         time.tzset()
 
 
+def make_folders(folder: str) -> str:
+    """A container's own folder; returns its folder for temporary files, which all of the container's users may use."""
+    temporary = os.path.join(folder, "tmp")
+    os.makedirs(temporary, mode=0o700)
+    os.chmod(temporary, 0o1777)  # noqa: S103  (nobody else gets into `folder`)
+    return temporary
+
+
 def limit_memory(mib: int | None) -> None:
     """Let allocations fail (MemoryError) beyond this many MiB of private memory."""
     if mib is not None:

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from portico.server.control import ControlPlane, Outside
 from portico.server.dataplane import Bridge, DataPlane, Sockets
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
+from portico.wire.container import View
 from portico.wire.control import Problem, encode_event
 from portico.wire.websocket import LIMIT_VARIABLE
 
@@ -42,11 +44,13 @@ class ServerOptions:
 
     ready_fd: where to write "ready" (or the problem, as one JSON line) once it serves. lifetime_fd: when this pipe
     ends, the server ends, unless apps were deployed on it meanwhile. announce: say on stderr where it listens.
+    private: files that are no container's business.
     """
 
     ready_fd: int | None = None
     lifetime_fd: int | None = None
     announce: bool = False
+    private: tuple[Path, ...] = ()
 
 
 def run(settings: Settings, options: ServerOptions) -> int:
@@ -91,7 +95,7 @@ class _Server:
             SOCKET_VARIABLE: str(settings.calls_socket),
             LIMIT_VARIABLE: settings.max_websocket_message,
         }
-        engine = ProcessEngine(run_dir, control.logs, told=told)
+        engine = ProcessEngine(run_dir, control.logs, told=told, view=self._view())
         sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(
             max_message=settings.websocket_limit,
@@ -144,11 +148,17 @@ class _Server:
             await data.close(GRACE)
             await control.close()
             with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind
-                (run_dir / "c").rmdir()
                 run_dir.rmdir()
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _view(self) -> View:
+        """What containers see of the machine: of our own, only where they call functions."""
+        settings = self._settings
+        hidden = {str(settings.home), str(settings.run_dir)}
+        blank = tuple(map(str, self._options.private))
+        return View(folder="", hidden=tuple(hidden), shown=(str(settings.calls_socket),), blank=blank)
 
     def _signalled(self) -> None:
         if self._ending.is_set():
@@ -224,6 +234,7 @@ def _home(home: Path) -> Iterator[None]:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """The public door's socket, bound; and the folder of our own sockets."""
     _private(settings.run_dir)
+    shutil.rmtree(settings.run_dir / "c", ignore_errors=True)  # what a server that was killed has left
     _private(settings.run_dir / "c")
     host = settings.listen_host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
