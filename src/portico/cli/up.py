@@ -19,6 +19,11 @@ from portico.model.settings import Settings
 from portico.model.sizes import parse_size
 from portico.server.main import ServerOptions, run
 
+_PUBLIC = (
+    "Whoever reaches this address reaches the endpoints. Functions run as your user, and read and write what you may:\n"
+    "serve only code that you trust. See docs/security.md."
+)
+
 
 @click.command(short_help="Run the server.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; `portico down` ends it.")
@@ -86,7 +91,10 @@ def up(
     terminal = Terminal.standard()
     if systemd:
         terminal.result(unit(settings))
-    elif detach:
+        return
+    if settings.is_public and ready_fd is None:
+        terminal.note(_PUBLIC)
+    if detach:
         _detach(settings, terminal)
     else:
         announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from portico.engines.channel import PacketChannel
+from portico.engines.groups import Groups
 from portico.engines.orphans import end_orphans
 from portico.engines.wires import Wires
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
@@ -42,15 +43,22 @@ class ProcessContainer:
     """
 
     def __init__(
-        self, start: ContainerStart, folder: str, events: ContainerEvents, on_gone: Callable[[ProcessContainer], None]
+        self,
+        start: ContainerStart,
+        folder: str,
+        groups: Groups,
+        events: ContainerEvents,
+        on_gone: Callable[[ProcessContainer], None],
     ) -> None:
         self.id = start.container_id
         self.folder = folder
         self.address = f"{folder}/http"
         self.start = start
         self.phase = Phase.QUEUED
+        self._overran = False
         self.pid: int | None = None
         self._loop = asyncio.get_running_loop()
+        self._groups = groups
         self._events = events
         self._on_gone = on_gone
         self._lifeline: PacketChannel | None = None
@@ -60,6 +68,13 @@ class ProcessContainer:
 
     def __repr__(self) -> str:
         return f"<ProcessContainer {self.id} {self.start.function.name} {self.phase.name.lower()} pid={self.pid}>"
+
+    @property
+    def overran(self) -> bool:
+        """See `model.ports.Container`."""
+        if self.phase is not Phase.GONE and self.start.function.resources.memory_limit is not None:
+            self._overran = self._groups.overran(self.id)
+        return self._overran
 
     # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
     def cancel(self, input_id: str) -> None:
@@ -114,6 +129,8 @@ class ProcessContainer:
             self._lifeline.drain()
         if self.phase is Phase.GONE:
             return
+        if self.overran:
+            status = f"{status}: it took more than its {self.start.function.resources.memory_limit} MiB of memory"
         if self.phase in (Phase.QUEUED, Phase.STARTING):
             self._events.failed(self, StartFailure(f"The container ended while it started: {status}."))
         self._to(Phase.GONE)

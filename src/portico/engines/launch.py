@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portico.model.ports import BuiltImage, ContainerStart
-from portico.wire.container import Launch, View
+from portico.wire.container import Group, Launch, View
 
 _BOOT = Path(__file__).parent.parent / "runtime" / "boot.py"
 _INHERITED = ("HOME", "TZ", "USER", "LOGNAME")
@@ -54,8 +54,11 @@ def container_environment(base: Mapping[str, str], start: ContainerStart) -> dic
     return {**base, **named, **start.function.env}
 
 
-def launch_document(start: ContainerStart, socket_path: str, view: View, environment: dict[str, str]) -> Launch:
+def launch_document(
+    start: ContainerStart, socket_path: str, view: View, groups: tuple[Group, ...], environment: dict[str, str]
+) -> Launch:
     """What a container is told at its start."""
+    limited = any("memory" in setting for group in groups for setting in group.settings)
     return Launch(
         container_id=start.container_id,
         app_id=start.app_id,
@@ -67,6 +70,8 @@ def launch_document(start: ContainerStart, socket_path: str, view: View, environ
         workdir=os.path.join(start.bundle_dir, start.image.workdir or ""),
         socket_path=socket_path,
         view=view,
+        groups=groups,
+        data_limit=None if limited else start.function.resources.memory_limit,
         env=environment,
         urls=start.urls,
     )

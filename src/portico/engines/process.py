@@ -11,12 +11,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
+from portico.engines.groups import Groups
 from portico.engines.template import Template
 from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, ContainerEvents, ContainerStart, OutputSink, StartFailure
 from portico.wire.container import View
 
 _EVERYTHING = View(folder="")
+_UNLIMITED = Groups({})
 _PATIENCE = 5.0  # seconds that killed processes may take to vanish
 
 
@@ -26,6 +28,7 @@ class ProcessEngine:
     run_dir: the folder for containers' own folders, kept short: a socket's path has at most 107 bytes. sink: takes what
     containers print. idle_template_seconds: how long a template that is not kept stays without containers. told:
     variables for the environment of containers. view: what they see of the machine, besides what each one needs.
+    groups: where control groups for them can be made.
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class ProcessEngine:
         idle_template_seconds: float = 600.0,
         told: Mapping[str, str] = {},
         view: View = _EVERYTHING,
+        groups: Groups = _UNLIMITED,
     ) -> None:
         self._folder = run_dir / "c"
         self._sink = sink
         self._idle_seconds = idle_template_seconds
         self._told = dict(told)
         self._view = view
+        self._groups = groups
         self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
         self._templates: set[Template] = set()  # all of which anything is left
         self._kept: frozenset[str] = frozenset()
@@ -57,10 +62,11 @@ class ProcessEngine:
         try:
             template = self._template(start.image)
         except (OSError, StartError) as error:
-            container = ProcessContainer(start, folder, events, on_gone=lambda container: None)
+            container = ProcessContainer(start, folder, self._groups, events, on_gone=lambda container: None)
             asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
         else:
-            container = ProcessContainer(start, folder, events, on_gone=functools.partial(self._forget, template))
+            gone = functools.partial(self._forget, template)
+            container = ProcessContainer(start, folder, self._groups, events, on_gone=gone)
             template.fork(container)
         return container
 
@@ -97,6 +103,7 @@ class ProcessEngine:
                 self._sink,
                 told=self._told,
                 view=self._view,
+                groups=self._groups,
                 idle_seconds=self._idle_seconds,
                 is_kept=lambda: image.key in self._kept,
                 retired=self._retired,
@@ -108,6 +115,7 @@ class ProcessEngine:
         return template
 
     def _forget(self, template: Template, container: ProcessContainer) -> None:
+        self._groups.remove(container.id)
         gone = f"{container.folder}.gone"
         with contextlib.suppress(FileNotFoundError):  # it has not come so far as to make it
             os.rename(container.folder, gone)  # nobody connects from now on

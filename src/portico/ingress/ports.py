@@ -35,6 +35,10 @@ class Lease(Protocol):
         """Whether a program of the user's own answers there: it knows nothing of us, and of inputs."""
 
     @property
+    def overran(self) -> bool:
+        """Whether the container ends because it took more memory than it may."""
+
+    @property
     def queued(self) -> int:
         """How many inputs of the same function wait, because no slot of it is free."""
 

@@ -68,6 +68,10 @@ class Container(Protocol):
     # socket of its own, whose path has `door_of` the method behind this.
     address: str
 
+    @property
+    def overran(self) -> bool:
+        """Whether it ends, or has ended, because it took more memory than it may."""
+
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""
 

@@ -19,7 +19,7 @@ from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
-from portico.runtime import confine, isolate, loader, program, serve
+from portico.runtime import confine, isolate, limits, loader, program, serve
 from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
@@ -71,18 +71,22 @@ def _detach(descriptors: Descriptors, gate: confine.Gate | None) -> wire.Launch:
     gates = [] if gate is None else [gate.fileno()]
     isolate.close_all_but((descriptors.lifeline, descriptors.tether, *gates))
     isolate.replace_environment(launch.env)
-    isolate.limit_memory(launch.function.resources.memory_limit)
     faulthandler.enable()
     return launch
 
 
 def _confine(launch: wire.Launch, lifeline: Lifeline, gate: confine.Gate | None, programs: list[str]) -> bool:
-    """Give it a folder of its own, and a view of its own; whether it has them."""
+    """Give it its limits, a folder of its own and a view of its own; whether it has them."""
     try:
+        limits.join(launch.groups)
+        limits.limit_files()
+        if launch.data_limit is not None:
+            limits.limit_data(launch.data_limit)
         temporary = isolate.make_folders(launch.view.folder)
         if gate is not None:
             shown = (launch.bundle_dir, *launch.view.shown, *programs)
             confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate)
+            limits.limit_processes()
             temporary = confine.TMP
     except OSError as error:
         lifeline.fail(f"The container could not be isolated: {error}", traceback.format_exc())

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import resource
 import signal
 import sys
 import time
@@ -94,10 +93,3 @@ def make_folders(folder: str) -> str:
     os.makedirs(temporary, mode=0o700)
     os.chmod(temporary, 0o1777)  # noqa: S103  (nobody else gets into `folder`)
     return temporary
-
-
-def limit_memory(mib: int | None) -> None:
-    """Let allocations fail (MemoryError) beyond this many MiB of private memory."""
-    if mib is not None:
-        size = mib * 1024 * 1024
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))

@@ -213,6 +213,7 @@ class _PassageLease:
     def __init__(self, address: str) -> None:
         self.address = address
         self.is_foreign = False
+        self.overran = False
         self.queued = 0
 
     def release(self) -> None:

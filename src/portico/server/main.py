@@ -21,6 +21,7 @@ from typing import Final
 
 import uvloop
 
+from portico.engines import groups
 from portico.engines.process import ProcessEngine
 from portico.ingress.door import IngressOptions
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
@@ -95,7 +96,8 @@ class _Server:
             SOCKET_VARIABLE: str(settings.calls_socket),
             LIMIT_VARIABLE: settings.max_websocket_message,
         }
-        engine = ProcessEngine(run_dir, control.logs, told=told, view=self._view())
+        limits = groups.find(f"portico-{settings.mark}")
+        engine = ProcessEngine(run_dir, control.logs, told=told, view=self._view(), groups=limits)
         sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(
             max_message=settings.websocket_limit,

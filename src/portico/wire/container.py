@@ -29,6 +29,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     blank: tuple[str, ...] = ()
 
 
+class Group(msgspec.Struct, frozen=True):
+    """A control group that a container makes and joins. A setting behind "?" is left out where the kernel lacks it."""
+
+    folder: str
+    settings: dict[str, str]
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Server -> container, as JSON in a memory file handed over with the fork request: any size, on no disk."""
 
@@ -42,6 +49,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     workdir: str
     socket_path: str
     view: View
+    groups: tuple[Group, ...] = ()
+    data_limit: int | None = None  # MiB; where no group limits its memory
     env: dict[str, str]  # the whole environment of the process
     urls: dict[str, str]
 

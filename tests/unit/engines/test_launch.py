@@ -71,7 +71,7 @@ def test_the_users_variables_win() -> None:
 )
 def test_the_working_folder_is_the_bundle_or_what_the_image_says(workdir: str | None, expected: str) -> None:
     """A relative one is below the bundle."""
-    assert launch_document(a_start(an_image(workdir=workdir)), "/s", View(folder="/c"), {}).workdir == expected
+    assert launch_document(a_start(an_image(workdir=workdir)), "/s", View(folder="/c"), (), {}).workdir == expected
 
 
 @pytest.mark.parametrize(
