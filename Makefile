@@ -17,11 +17,13 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@
 
-# The programs that tests put behind an endpoint. Services that come with them are not started: nginx would take port 80.
+# The programs that tests put behind an endpoint, and one that changes the time. Services that come with them are not
+# started: nginx would take port 80.
 packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \
 	command -v nginx >/dev/null || missing="nginx-light"; \
 	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v faketime >/dev/null || missing="$$missing faketime"; \
 	test -n "$$missing" || exit 0; \
 	command -v apt-get >/dev/null || { echo "Install by hand:$$missing; there is no apt-get here." >&2; exit 1; }; \
 	test "$$(id -u)" = 0 || { echo "Missing: $$missing. Run this as root: make packages" >&2; exit 1; }; \

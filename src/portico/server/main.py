@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -45,13 +45,14 @@ class ServerOptions:
 
     ready_fd: where to write "ready" (or the problem, as one JSON line) once it serves. lifetime_fd: when this pipe
     ends, the server ends, unless apps were deployed on it meanwhile. announce: say on stderr where it listens.
-    private: files that are no container's business.
+    private: files that are no container's business. max_connections: clients that may be connected at a time.
     """
 
     ready_fd: int | None = None
     lifetime_fd: int | None = None
     announce: bool = False
     private: tuple[Path, ...] = ()
+    max_connections: int = sys.maxsize
 
 
 def run(settings: Settings, options: ServerOptions) -> int:
@@ -62,7 +63,7 @@ def run(settings: Settings, options: ServerOptions) -> int:
             check_database(settings.database)
             _keep_memory_to_ourselves()
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
-            _allow_many_descriptors()
+            options = replace(options, max_connections=_allow_many_descriptors())
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_Server(settings, options, door, calls).serve())
     except Error as error:
@@ -103,6 +104,7 @@ class _Server:
             max_message=settings.websocket_limit,
             trusted=settings.trusted_networks,
             redirect_after=settings.redirect_after,
+            max_connections=self._options.max_connections,
         )
         machine = socket.gethostname().partition(".")[0].lower()
         data = DataPlane(
@@ -199,11 +201,16 @@ def _keep_memory_to_ourselves() -> None:
         Path("/proc/self/coredump_filter").write_text("0")
 
 
-def _allow_many_descriptors() -> None:
-    """As many as this user may have: each connection takes one, each container five."""
+def _allow_many_descriptors() -> int:
+    """As many as this user may have; how many clients may then be connected.
+
+    Each takes one. The rest is for containers, five each, for connections to them, and for files.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if allowed == resource.RLIM_INFINITY else max(1, allowed - max(128, allowed // 4))
 
 
 @contextlib.contextmanager
