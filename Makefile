@@ -6,7 +6,7 @@ export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup packages serve test check bench bench-peers clean
+.PHONY: setup packages serve test check bench bench-packages bench-peers bench-render conformance clean
 setup: $(STAMP)
 
 # uv comes from PyPI into the environment itself, then makes the rest of it exactly as uv.lock says.
@@ -17,16 +17,16 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@
 
-# The programs that tests put behind an endpoint, and one that changes the time. Services that come with them are not
-# started: nginx would take port 80.
-packages:
+# What only apt has: the programs that tests put behind an endpoint and load it with, what judges our unit and what
+# changes the time, and the peers of the measurements. Services that come with them are not started: nginx would take port 80.
+packages:       PACKAGES := nginx:nginx-light node:nodejs wrk:wrk systemd-analyze:systemd faketime:faketime
+bench-packages: PACKAGES := nginx:nginx-light haproxy:haproxy wrk:wrk
+packages bench-packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \
-	command -v nginx >/dev/null || missing="nginx-light"; \
-	command -v node >/dev/null || missing="$$missing nodejs"; \
-	command -v faketime >/dev/null || missing="$$missing faketime"; \
+	for pair in $(PACKAGES); do command -v $${pair%:*} >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	test -n "$$missing" || exit 0; \
 	command -v apt-get >/dev/null || { echo "Install by hand:$$missing; there is no apt-get here." >&2; exit 1; }; \
-	test "$$(id -u)" = 0 || { echo "Missing: $$missing. Run this as root: make packages" >&2; exit 1; }; \
+	test "$$(id -u)" = 0 || { echo "Missing:$$missing. Run this as root: make $@" >&2; exit 1; }; \
 	policy=/usr/sbin/policy-rc.d; \
 	test -e $$policy || { trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; }; \
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
@@ -43,15 +43,33 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-bench: setup bench-peers
-	$(BIN)/python -m bench
+# One measurement that fails does not keep the others from the page; this ends with an error then.
+bench: setup bench-packages bench-peers
+	@status=0; $(BIN)/python -m bench || status=$$?; \
+	test $$status -gt 1 || .venv-bench/bin/python -m bench.render; exit $$status
 
-# what the measurements compare with, in an environment of its own
+bench-render: bench-peers
+	.venv-bench/bin/python -m bench.render
+
+# what the measurements compare with, and what draws them, in an environment of its own
 bench-peers: .venv-bench/.stamp
 .venv-bench/.stamp: bench/peers/requirements.txt | $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
-	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python -r $<
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-bench/bin/python -r $<
+	@touch $@
+
+# The Autobahn test suite is a program of Python 2.7, which distributions no longer have: pyenv and conda do.
+PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python2.7) python2.7)
+
+conformance: setup .venv-autobahn/.stamp
+	set -f; $(BIN)/python -m tests.conformance $(CASES)
+
+.venv-autobahn/.stamp: tests/conformance/requirements.txt | $(STAMP)
+	@$(PYTHON2) -c '' || { echo "Name a Python 2.7, say: make PYTHON2=~/.pyenv/versions/2.7.18/bin/python2.7 conformance" >&2; exit 1; }
+	rm -rf .venv-autobahn
+	$(BIN)/uv tool run --quiet --from 'virtualenv<20.22' virtualenv --quiet --python "$(PYTHON2)" .venv-autobahn
+	.venv-autobahn/bin/pip install --quiet --requirement $<
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-bench .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -6,53 +6,43 @@ peak during the transfers, against what it had before.
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.stand import (
-    APPS,
-    WEB,
-    Stand,
-    command,
-    forget_peak,
-    get,
-    get_when_up,
-    nginx,
-    peak,
-    report,
-    seconds_of,
-    stand,
-    summary,
-    uvicorn,
-)
+from bench.results import Goal, Run, Table
+from bench.sides import proxy
+from bench.stand import APPS, WEB, Stand, forget_peak, get, get_when_up, peak, seconds_of, stand, summary, uvicorn
 
 GIB = 1 << 30
 MIB = 1 << 20
 
 
-def main(quick: bool = False) -> None:
+def main(run: Run) -> Iterator[Table]:
     """In turns: A B A B …; the ratio of each pair, and its median."""
-    rounds, size = (1, 16 * MIB) if quick else (7, GIB)
+    rounds, size = (1, 16 * MIB) if run.quick else (7, GIB)
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
         path = Path(folder) / "app.sock"
-        with stand() as here, uvicorn(*WEB, "--uds", str(path)), nginx(path) as proxy:
+        with stand() as here, contextlib.ExitStack() as stack, uvicorn(*WEB, "--uds", str(path)):
+            get_when_up(path)
+            other = stack.enter_context(proxy("nginx", path)).port
             host = here.deploy(APPS / "web_app.py")["web"]
             get(here.port, host)
-            get_when_up(proxy)
             for name, transfer in (
                 ("download", lambda port, host: download(port, host, size)),
                 ("download, of unknown length", lambda port, host: download(port, host, size, sized=False)),
                 ("upload", lambda port, host: upload(port, host, size)),
             ):
-                _measure(here, f"{name} of {size // MIB} MiB", transfer, host, proxy, rounds, size)
+                yield _measure(here, f"{name} of {size // MIB} MiB", transfer, host, other, rounds, size)
 
 
 def _measure(
     here: Stand, name: str, transfer: Callable[[int, str], float], host: str, proxy: int, rounds: int, size: int
-) -> None:
+) -> Table:
     forget_peak(here.server.pid)
     at_rest = peak(here.server.pid)
     ours, theirs, costs = [], [], []
@@ -62,7 +52,7 @@ def _measure(
         ours.append(size / MIB / transfer(here.port, host))
         costs.append((seconds_of(here.server) - began) * 1000 * GIB / size)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    report(
+    return Table(
         name,
         {
             "portico, MiB/s": summary(ours, 0),
@@ -71,6 +61,15 @@ def _measure(
             "server, ms of CPU per GiB": summary(costs, 0),
             "server's memory grew by, MB": round(peak(here.server.pid) - at_rest, 1),
         },
+        (
+            Goal(
+                name,
+                statistics.median(ratios),
+                at_least=0.8,
+                ours=f"{statistics.median(ours):,.0f} MiB/s",
+                beside=f"{statistics.median(theirs):,.0f} MiB/s, nginx",
+            ),
+        ),
     )
 
 
@@ -104,7 +103,3 @@ def upload(port: int, host: str, size: int) -> float:
         assert answer.startswith(b"HTTP/1.1 200"), answer
         assert answer.endswith(str(size).encode()), answer
         return time.perf_counter() - began
-
-
-if __name__ == "__main__":
-    command(main)

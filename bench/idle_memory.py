@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psutil
 
-from bench.stand import APPS, command, get, get_when_up, memory, report, stand, uvicorn
+from bench.results import Goal, Run, Table
+from bench.stand import APPS, get, get_when_up, memory, stand, uvicorn
 
 
-def main(quick: bool = False) -> None:
+def main(run: Run) -> Iterator[Table]:
     """After one request to each, quick or not."""
     with stand() as here, uvicorn("bare:warm") as port:
         assert here.process is not None
@@ -19,7 +22,7 @@ def main(quick: bool = False) -> None:
         template = server.children()[0]
         containers = [memory(child.pid)["uss"] for child in template.children()]
         bare = next(c for c in psutil.Process().children() if "uvicorn" in " ".join(c.cmdline()))
-        report(
+        yield Table(
             "memory, MB",
             {
                 "container, own (uss)": max(containers),
@@ -28,8 +31,14 @@ def main(quick: bool = False) -> None:
                 "template, once per image": memory(template.pid),
                 "bare uvicorn": memory(bare.pid),
             },
+            (
+                Goal(
+                    "memory of an idle container (USS)",
+                    max(containers),
+                    "MB",
+                    at_most=15,
+                    ours=f"{max(containers)} MB",
+                    beside=f"{memory(bare.pid)['uss']} MB, bare uvicorn",
+                ),
+            ),
         )
-
-
-if __name__ == "__main__":
-    command(main)

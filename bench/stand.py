@@ -1,18 +1,17 @@
-"""What the measurements share: a server with a home of its own, raw requests, bare uvicorn, medians and a table."""
+"""What the measurements share: a server with a home of its own, raw requests, programs beside it, medians."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,6 @@ APPS = Path(__file__).parent / "apps"
 PORTICO = [sys.executable, "-m", "portico"]
 # the web app on bare uvicorn, with the protocols that a container has
 WEB = ("web:application", "--factory", "--ws", "websockets-sansio", "--ws-max-size", str(2 * 1024 * 1024))
-
-
-_SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 
 
 class NotAnsweredError(Exception):
@@ -65,6 +61,10 @@ class Stand:
         """The processes of the running containers: children of the image's template."""
         return [child.pid for template in self.server.children() for child in template.children()]
 
+    def sockets(self) -> set[Path]:
+        """Where the running containers listen."""
+        return set(Path(self.env["PORTICO_HOME"]).glob("run/c/*.sock"))
+
     def containers(self, app: str) -> int:
         """How many containers the app has."""
         info = json.loads(self.portico("app", "info", app, "--json"))
@@ -75,63 +75,83 @@ _running: list[Stand] = []
 
 
 @contextlib.contextmanager
-def stand() -> Iterator[Stand]:
-    """A server, until the end of the block; inside of such a block, the same one."""
-    if _running:
+def stand(*, alone: bool = False) -> Iterator[Stand]:
+    """A server, until the end of the block; inside of such a block, the same one. `alone`: one of its own."""
+    if _running and not alone:
         yield _running[0]
         return
-    with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-bench-", ignore_cleanup_errors=True) as folder:
         ready, tell = os.pipe()
         here = Stand(Path(folder), free_port())
         here.process = subprocess.Popen([*PORTICO, "up", "--ready-fd", str(tell)], env=here.env, pass_fds=[tell])
         os.close(tell)
-        if os.read(ready, 1000) != b"ready\n":
-            raise SystemExit("the server did not start")
-        _running.append(here)
         try:
-            yield here
+            if os.read(ready, 1000) != b"ready\n":
+                raise SystemExit("the server did not start")
+            _running.insert(0, here)
+            try:
+                yield here
+            finally:
+                _running.remove(here)
         finally:
-            _running.remove(here)
             os.close(ready)
             here.process.terminate()
             here.process.wait()
 
 
 @contextlib.contextmanager
-def uvicorn(module: str, *options: str, folder: Path = APPS) -> Iterator[int]:
-    """Bare uvicorn with this application, from its start; its port."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", module, "--port", str(port), "--log-level", "error", "--no-access-log"]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    process = subprocess.Popen([*command, *options], cwd=folder, env=env)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+def running(command: Sequence[str], **options: Any) -> Iterator[psutil.Process]:
+    """A program and all that it starts, until the end of the block."""
+    with subprocess.Popen(command, start_new_session=True, **{"stdout": sys.stderr} | options) as process:
+        family = psutil.Process(process.pid)
+        try:
+            yield family
+        finally:
+            started = family.children(recursive=True) if process.poll() is None else []
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            for member in [family, *started]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+
+
+def uvicorn_command(module: str, *options: str, python: str = sys.executable) -> list[str]:
+    """The command line of bare uvicorn with this application, without its logs."""
+    return [python, "-m", "uvicorn", module, "--log-level", "error", "--no-access-log", *options]
+
+
+def plain_env(**more: str) -> dict[str, str]:
+    """The environment of what runs outside of Portico."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | more
 
 
 @contextlib.contextmanager
-def nginx(upstream: Path) -> Iterator[int]:
-    """nginx as the proxy of what listens on this Unix socket, passing bodies on as they come; its port."""
-    if shutil.which("nginx", path=_SBIN) is None:
-        raise SystemExit("nginx is what this is measured against, and is not installed: apt install nginx-light")
+def uvicorn(module: str, *options: str, folder: Path = APPS, python: str = sys.executable) -> Iterator[int]:
+    """Bare uvicorn with this application, from its start; its port."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
-        config = Path(folder) / "nginx.conf"
-        config.write_text((APPS.parent / "nginx.conf").read_text().format(port=port, upstream=upstream, folder=folder))
-        command = [str(shutil.which("nginx", path=_SBIN)), "-p", folder, "-e", "stderr", "-c", str(config)]
-        process = subprocess.Popen(command)
-        try:
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
+    command = uvicorn_command(module, "--port", str(port), *options, python=python)
+    with running(command, cwd=folder, env=plain_env()):
+        yield port
 
 
-def get(port: int, host: str = "localhost", path: str = "/") -> bytes:
+def connect(address: int | Path) -> socket.socket:
+    """A connection to a port of this machine, or to a Unix socket."""
+    if isinstance(address, int):
+        return socket.create_connection(("127.0.0.1", address))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.fspath(address))
+    return connection
+
+
+def os_path() -> str:
+    """Where programs are, also those that Debian has only for root."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+
+
+def get(address: int | Path, host: str = "localhost", path: str = "/") -> bytes:
     """One request on a connection of its own, to the last byte; ConnectionError while nobody listens."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with connect(address) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         parts = []
         while part := connection.recv(65536):
@@ -142,25 +162,16 @@ def get(port: int, host: str = "localhost", path: str = "/") -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
-def get_when_up(port: int) -> bytes:
-    """The same, from the first moment at which somebody listens."""
+def get_when_up(address: int | Path, path: str = "/", *, limit: float = 60) -> bytes:
+    """The same, from the first moment at which somebody listens; TimeoutError after `limit` seconds."""
+    until = time.monotonic() + limit
     while True:
         try:
-            return get(port)
-        except (ConnectionError, NotAnsweredError):
+            return get(address, path=path)
+        except (ConnectionError, FileNotFoundError, NotAnsweredError) as error:
+            if time.monotonic() > until:
+                raise TimeoutError(f"Nothing answers at {address} after {limit} seconds: {error}") from None
             time.sleep(0.0005)
-
-
-def wrk(port: int, host: str, *, connections: int, seconds: int) -> dict[str, float]:
-    """Requests per second, and the latency's median and 99th percentile in ms."""
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk makes the load of this measurement, and is not installed: apt install wrk")
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-H", f"Host: {host}"]
-    out = subprocess.run([*command, f"http://127.0.0.1:{port}/"], check=True, capture_output=True, text=True).stdout
-    if "Non-2xx" in out or "Socket errors" in out:
-        raise RuntimeError(out)
-    fields = {line.split()[0]: line.split()[1] for line in out.splitlines() if len(line.split()) > 1}
-    return {"rps": float(fields["Requests/sec:"]), "p50": _ms(fields["50%"]), "p99": _ms(fields["99%"])}
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -217,20 +228,6 @@ def summary(values: Sequence[float], digits: int = 2) -> dict[str, float]:
     }
 
 
-def command(main: Callable[[bool], None]) -> None:
-    """Run a measurement as a program: `--quick` shows in a moment that it works, with figures that mean nothing."""
-    main("--quick" in sys.argv[1:])
-
-
-def report(name: str, result: dict[str, Any]) -> None:
-    """The table for people, the JSON for programs."""
-    print(f"\n{name}", file=sys.stderr)
-    for key, value in result.items():
-        shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"  {key:<28} {shown}", file=sys.stderr)
-    print(json.dumps({name: result}), flush=True)
-
-
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -242,10 +239,3 @@ def free_port() -> int:
 def host_of(url: str) -> str:
     """The host in a URL, without its port."""
     return url.partition("//")[2].partition("/")[0].partition(":")[0]
-
-
-def _ms(text: str) -> float:
-    for unit, factor in (("us", 0.001), ("ms", 1.0), ("s", 1000.0)):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
-    raise ValueError(text)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import socket
 import statistics
 import time
+from collections.abc import Iterator
 
-from bench.stand import APPS, WEB, command, get, get_when_up, report, spread, stand, uvicorn
+from bench.results import Goal, Run, Table
+from bench.stand import APPS, WEB, get, get_when_up, spread, stand, uvicorn
 
 
-def main(quick: bool = False) -> None:
+def main(run: Run) -> Iterator[Table]:
     """In turns, request by request."""
-    requests = 10 if quick else 1000
+    requests = 10 if run.quick else 1000
     with stand() as here, uvicorn(*WEB) as bare:
         host = here.deploy(APPS / "web_app.py")["web"]
         get(here.port, host)
@@ -26,14 +28,25 @@ def main(quick: bool = False) -> None:
         ours.close()
         theirs.close()
     through, directly = [a for a, _ in pairs], [b for _, b in pairs]
-    report(
+    later = (statistics.median(through) - statistics.median(directly)) * 1000
+    yield Table(
         "streaming, time to the first chunk",
         {
             "portico": spread(through, 3),
             "bare uvicorn": spread(directly, 3),
-            "later by, ms (p50)": round((statistics.median(through) - statistics.median(directly)) * 1000, 3),
+            "later by, ms (p50)": round(later, 3),
             "later by, ms (of pairs)": spread([a - b for a, b in pairs], 3),
         },
+        (
+            Goal(
+                "first chunk of a stream, later by",
+                later,
+                "ms",
+                at_most=1,
+                ours=f"{statistics.median(through) * 1000:.2f} ms",
+                beside=f"{statistics.median(directly) * 1000:.2f} ms, bare uvicorn",
+            ),
+        ),
     )
 
 
@@ -66,7 +79,3 @@ class Reader:
         data = self._connection.recv(65536)
         assert data, "the connection ended"
         return data
-
-
-if __name__ == "__main__":
-    command(main)

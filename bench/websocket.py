@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Iterator
 from typing import cast
 
 import uvloop
 
-from bench.stand import APPS, WEB, command, get_when_up, report, seconds_of, spread, stand, summary, uvicorn
+from bench.results import Goal, Run, Table
+from bench.stand import APPS, WEB, get_when_up, seconds_of, spread, stand, summary, uvicorn
 
 PAYLOAD = 100
 CONNECTIONS = 32
 
 
-def main(quick: bool = False) -> None:
+def main(run: Run) -> Iterator[Table]:
     """In turns: A B A B …; the ratio of each pair, and its median."""
-    rounds, seconds = (1, 0.1) if quick else (11, 2.0)
+    rounds, seconds = (1, 0.1) if run.quick else (11, 2.0)
     with stand() as here, uvicorn(*WEB) as bare:
         host = here.deploy(APPS / "web_app.py")["web"]
         get_when_up(bare)
@@ -35,7 +37,7 @@ def main(quick: bool = False) -> None:
             bare_alone += echoes(bare, "localhost", 1, seconds / 4)
             alone += echoes(here.port, host, 1, seconds / 4)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    report(
+    yield Table(
         f"WebSocket echo of {PAYLOAD} bytes, {CONNECTIONS} connections, messages per second",
         {
             "portico": summary(ours, 0),
@@ -46,6 +48,15 @@ def main(quick: bool = False) -> None:
             "one connection, bare": spread(bare_alone, 3),
             "added, ms": round((statistics.median(alone) - statistics.median(bare_alone)) * 1000, 3),
         },
+        (
+            Goal(
+                "WebSocket echoes/s",
+                statistics.median(ratios),
+                at_least=0.9,
+                ours=f"{statistics.median(ours):,.0f}/s",
+                beside=f"{statistics.median(theirs):,.0f}/s, bare uvicorn",
+            ),
+        ),
     )
 
 
@@ -117,7 +128,3 @@ def handshake(host: str) -> bytes:
     lines = ["GET /echo HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-if __name__ == "__main__":
-    command(main)

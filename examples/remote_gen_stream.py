@@ -18,7 +18,7 @@ image = modal.Image.debian_slim().pip_install("fastapi[standard]")
 def process_gpu():
     for i in range(10):
         yield f"data: result {i}\n\n".encode()
-        time.sleep(0.1)
+        time.sleep(1)
 
 
 @app.function(image=image)

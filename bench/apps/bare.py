@@ -15,6 +15,7 @@ def application() -> FastAPI:
 
 cold = application()
 warm = application()
+sync = application()
 
 
 @cold.get("/")
@@ -24,4 +25,9 @@ def square(x: int = 3):
 
 @warm.get("/")
 async def hello():
+    return {"message": "Hello world!"}
+
+
+@sync.get("/")
+def hello_sync():
     return {"message": "Hello world!"}

@@ -12,6 +12,11 @@ def echo(x):
     return x
 
 
+@app.function(min_containers=1, max_containers=1)
+def size(data):
+    return len(data)
+
+
 @app.function(min_containers=2, max_containers=2)
 def trivial(x):
     return x
@@ -36,3 +41,13 @@ def mapping(number: int) -> float:
     began = time.perf_counter()
     assert list(trivial.map(range(number))) == list(range(number))
     return number / (time.perf_counter() - began)
+
+
+@app.function(min_containers=1, max_containers=1)
+@modal.fastapi_endpoint()
+def argument(number: int) -> float:
+    """Seconds of one call with an argument of so many bytes, from this container."""
+    data = b"x" * number
+    began = time.perf_counter()
+    assert size.remote(data) == number
+    return time.perf_counter() - began

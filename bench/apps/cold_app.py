@@ -1,4 +1,4 @@
-"""Ten functions, so that a round of cold starts does not wait for each of them to scale to zero."""
+"""Many functions, so that a round of cold starts does not wait for each of them to scale to zero."""
 
 import modal
 
@@ -6,7 +6,7 @@ app = modal.App("cold")
 
 
 def endpoint(number: int):
-    """One endpoint of the ten."""
+    """One endpoint of them."""
 
     def square(x: int = 3):
         return {"square": x**2}
@@ -16,5 +16,5 @@ def endpoint(number: int):
     return app.function(scaledown_window=2, serialized=False, name=f"square{number}")(web)
 
 
-for n in range(10):
+for n in range(25):
     globals()[f"square{n}"] = endpoint(n)

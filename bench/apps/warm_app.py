@@ -6,7 +6,7 @@ app = modal.App("warm")
 
 
 @app.function(scaledown_window=600, max_containers=1)
-@modal.concurrent(max_inputs=100)
+@modal.concurrent(max_inputs=1000)
 @modal.fastapi_endpoint()
 async def hello():
     return {"message": "Hello world!"}

@@ -15,6 +15,9 @@ class Echo:
     def echo(self, x):
         return x
 
+    def size(self, data):
+        return len(data)
+
 
 @ray.remote(num_cpus=0)
 class Caller:
@@ -37,6 +40,13 @@ class Caller:
         began = time.perf_counter()
         assert ray.get([trivial.remote(i) for i in range(number)]) == list(range(number))
         return number / (time.perf_counter() - began)
+
+    def argument(self, number):
+        """Seconds of one call with so many bytes."""
+        data = b"x" * number
+        began = time.perf_counter()
+        assert ray.get(self._other.size.remote(data)) == number
+        return time.perf_counter() - began
 
 
 @ray.remote(num_cpus=1)

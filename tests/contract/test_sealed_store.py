@@ -163,7 +163,7 @@ async def test_a_bad_key_file_is_refused(path: Path, text: str | None, mode: int
 
 
 async def test_an_environment_takes_its_secrets_settings_and_tokens_along(store: SqlStore) -> None:
-    """When it is renamed; when it is deleted, its secrets and settings go."""
+    """When it is renamed. When it is deleted, its secrets and settings go, and what opens nothing else."""
     await store.environments.create(EnvironmentRecord(name="dev", web_suffix="dev", created_at=1.0))
     await store.secrets.write(replace(KEY, environment="dev"), {"A": "1"}, replace=False)
     await store.admission.add_token(TOKEN)
@@ -176,9 +176,11 @@ async def test_an_environment_takes_its_secrets_settings_and_tokens_along(store:
     await store.environments.delete("test")
     assert await store.secrets.all("test") == []
     assert await store.admission.policies() == []
-    assert await store.admission.tokens() == [
-        replace(TOKEN, environments=("test", "main"))
-    ]  # it opens no more than before
+    assert await store.admission.tokens() == [replace(TOKEN, environments=("main",))]
+    await store.environments.create(EnvironmentRecord(name="test", web_suffix="test", created_at=2.0))
+    await store.admission.add_token(replace(TOKEN, id="wk-2", environments=("test",)))
+    await store.environments.delete("test")
+    assert [token.id for token in await store.admission.tokens()] == ["wk-1"]
 
 
 async def test_proxy_tokens_are_kept(store: SqlStore) -> None:

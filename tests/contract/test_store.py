@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from portico.model.errors import ConflictError, NotFoundError, StateError
-from portico.model.ports import ApiToken, AppRecord, DeploymentRecord, EnvironmentRecord
+from portico.model.ports import ApiToken, AppRecord, DeploymentRecord, DomainRecord, EnvironmentRecord
 from portico.model.spec import AppSpec, Bundle, EntrySpec, FileEntry, FunctionSpec
 from portico.store.check import check_database
 from portico.store.sql import SqlStore, open_store
@@ -307,3 +307,23 @@ async def test_a_token_for_an_environment_goes_where_it_goes(store: SqlStore) ->
     assert [token.environment for token in await store.api_tokens.all()] == ["prod", None]
     await store.environments.delete("prod")
     assert [token.id for token in await store.api_tokens.all()] == ["ak-2"]
+
+
+async def test_domains_are_kept_by_name(path: Path) -> None:
+    """Once each, with the last news of a certificate, also after a restart; until they are removed."""
+    store = await open_store(path)
+    wild = DomainRecord(name="*.example.com", created_at=1.5, created_by="jo")
+    await store.domains.add(DomainRecord(name="api.example.com", created_at=2.5, created_by="token ci"))
+    await store.domains.add(wild)
+    with pytest.raises(ConflictError, match=r"\*.example.com is registered already"):
+        await store.domains.add(wild)
+    await store.domains.set_certificate("*.example.com", "failed", "a.example.com: no address", 3.5)
+    await store.close()
+    store = await open_store(path)
+    told = {"certificate_state": "failed", "certificate_detail": "a.example.com: no address", "certificate_at": 3.5}
+    kept = await store.domains.all()
+    assert [domain.name for domain in kept] == ["*.example.com", "api.example.com"]
+    assert kept[0] == replace(wild, **told)
+    assert [await store.domains.remove("api.example.com") for _ in range(2)] == [True, False]
+    assert await store.domains.all() == kept[:1]
+    await store.close()

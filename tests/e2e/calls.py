@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.conftest import PATIENCE, Answer, Machine, parse
@@ -74,6 +75,12 @@ def ask(ws: ClientConnection, message: Any) -> str | bytes:
     """What comes back for a message."""
     ws.send(message)
     return ws.recv(PATIENCE)
+
+
+def peak(process: psutil.Process) -> int:
+    """The most memory that a process has had so far, in bytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
 def lines(journal: Path) -> list[str]:

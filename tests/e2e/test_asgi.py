@@ -475,7 +475,8 @@ def test_the_client_is_who_connects(site: Site) -> None:
     assert answer.json == {"client": "127.0.0.1", "url": url, "said": []}
 
 
-WHO = """
+WHO = '''
+import fastapi
 import modal
 
 app = modal.App("who")
@@ -513,7 +514,39 @@ def wsgi():
         return [json.dumps([environ.get(name) for name in names]).encode()]
 
     return web_app
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=20)
+@modal.fastapi_endpoint()
+async def endpoint(request: fastapi.Request):
+    return [request.client.host, str(request.url)]
+
+
+PROGRAM = """
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        names = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host")
+        self.wfile.write(json.dumps([self.headers.get_all(name) for name in names]).encode())
+
+HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
 """
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=20)
+@modal.web_server(8000)
+def program():
+    import subprocess
+    import sys
+
+    subprocess.Popen([sys.executable, "-c", PROGRAM])
+'''
 
 
 @pytest.fixture(scope="module")
@@ -547,8 +580,11 @@ def test_the_client_has_an_address_of_its_own_family(open_house: tuple[Machine, 
     """Also where one socket takes both."""
     machine, urls = open_house
     assert get_from(address, machine, urls["asgi"]) == [address, f"{urls['asgi']}/"]
+    assert get_from(address, machine, urls["endpoint"]) == [address, f"{urls['endpoint']}/"]
     host = urls["wsgi"].partition("//")[2]
     assert get_from(address, machine, urls["wsgi"]) == [address, "http", host, None]
+    host = urls["program"].partition("//")[2]
+    assert get_from(address, machine, urls["program"]) == [[address], ["http"], [host], [host]]
 
 
 def test_a_trusted_proxy_is_believed(open_house: tuple[Machine, dict[str, str]]) -> None:
@@ -559,6 +595,11 @@ def test_a_trusted_proxy_is_believed(open_house: tuple[Machine, dict[str, str]])
     assert get_from("127.0.0.1", machine, "http://inner", *said) == ["2001:db8::9", f"https://{host}/"]
     host = urls["wsgi"].partition("//")[2]
     assert get_from("127.0.0.1", machine, urls["wsgi"], *FORWARDED) == ["2001:db8::9", "https", host, None]
+    host = urls["endpoint"].partition("//")[2]
+    assert get_from("127.0.0.1", machine, urls["endpoint"], *FORWARDED) == ["2001:db8::9", f"https://{host}/"]
+    host = urls["program"].partition("//")[2]
+    told = get_from("127.0.0.1", machine, urls["program"], *FORWARDED)
+    assert told == [["2001:db8::9"], ["https"], [host], [host]]
 
 
 def test_a_websocket_behind_a_trusted_proxy_is_secure(open_house: tuple[Machine, dict[str, str]]) -> None:
@@ -574,6 +615,9 @@ def test_another_sender_is_not_believed(open_house: tuple[Machine, dict[str, str
     assert get_from("::1", machine, urls["asgi"], *FORWARDED) == ["::1", f"{urls['asgi']}/"]
     host = urls["wsgi"].partition("//")[2]
     assert get_from("::1", machine, urls["wsgi"], *FORWARDED) == ["::1", "http", host, None]
+    assert get_from("::1", machine, urls["endpoint"], *FORWARDED) == ["::1", f"{urls['endpoint']}/"]
+    host = urls["program"].partition("//")[2]
+    assert get_from("::1", machine, urls["program"], *FORWARDED) == [["::1"], ["http"], [host], [host]]
 
 
 def test_a_network_that_is_none_stops_the_start(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.calls import ask_at_once, lines
+from tests.e2e.calls import Call, ask_at_once, lines
 from tests.e2e.conftest import PATIENCE, Machine, wait_until
 
 APP = """
@@ -393,6 +393,20 @@ def test_apps_do_not_see_the_parameters(shared: Machine, zoo: dict[str, str]) ->
     url = zoo["Apps.asgi"].replace("http", "ws") + "/ws?c=2&word=nut"
     with connect(url, sock=door(shared)) as websocket:
         assert websocket.recv() == "nut c=2"
+
+
+def test_methods_share_the_slots_of_their_container(shared: Machine, zoo: dict[str, str], tmp_path: Path) -> None:
+    """Without @modal.concurrent a request waits while a call of another method runs."""
+    path = tmp_path / "slots"
+    ask(shared, f'Tried(word="one").held.spawn({str(path)!r}, "call").object_id')
+    wait_until(lambda: lines(path) == ["one call"], "the call runs")
+    request = Call(shared, f"{zoo['Tried.web']}/?word=one&path={path}")
+    stats = """(lambda s: [s.num_running_inputs, s.backlog])(Tried(word="one").get_current_stats())"""
+    wait_until(lambda: ask(shared, stats) == [1, 1], "the request waits")
+    assert lines(path) == ["one call"]
+    (tmp_path / "slots.gate").touch()
+    assert request.answer().status == 200
+    assert lines(path) == ["one call", "one web"]
 
 
 def test_a_program_as_a_method(shared: Machine, zoo: dict[str, str], journal: Path) -> None:

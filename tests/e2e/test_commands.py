@@ -158,7 +158,7 @@ def test_app_info_shows_functions_urls_and_containers(shared: Machine) -> None:
     info = as_json(shared, "app", "info", "described")
     assert isinstance(info, dict)
     counts = {"containers": 1, "running": 0, "queued": 0}
-    assert info["functions"] == [{"name": "f", "url": url, "protected": False} | counts]
+    assert info["functions"] == [{"name": "f", "url": url, "protected": False, "custom_urls": []} | counts]
     assert as_json(shared, "app", "info", info["id"]) == info
     assert url in shared.run("app", "info", "described").stdout
 

@@ -1,7 +1,8 @@
 """RFC 6455 and 7692 through the ingress as against the bare container: the case families of the Autobahn test suite.
 
 Each case is a byte stream that a client sends to an echo server. What comes back through the ingress has to be, byte
-for byte, what comes back from the container's own socket; and that has to be what the standard says.
+for byte, what comes back from the container's own socket; and that has to be what the standard says. The suite itself,
+which needs Python 2.7, runs with `make conformance`.
 """
 
 from __future__ import annotations
@@ -18,88 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from portico.model.settings import Settings
+from tests.conformance import bare
 from tests.e2e.conftest import PATIENCE, Machine
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 KIB = 1024
 DEFLATE = "permessage-deflate"
 TAIL = b"\0\0\xff\xff"
-
-APP = """
-import os
-import modal
-
-app = modal.App("echo", image=modal.Image.debian_slim().pip_install("fastapi", "wsproto"))
-
-
-@app.function(max_containers=1)
-@modal.concurrent(max_inputs=20)
-@modal.asgi_app()
-def asgi():
-    from fastapi import FastAPI, WebSocket
-    web_app = FastAPI()
-
-    @web_app.get("/name")
-    def name():
-        return os.environ["PORTICO_TASK_ID"]
-
-    @web_app.websocket("/")
-    async def echo(ws: WebSocket):
-        await ws.accept()
-        while (message := await ws.receive())["type"] == "websocket.receive":
-            await ws.send(message | {"type": "websocket.send"})
-
-    return web_app
-
-
-@app.function(max_containers=1)
-@modal.concurrent(max_inputs=20)
-@modal.wsgi_app()
-def wsgi():
-    from wsproto import ConnectionType, WSConnection, events
-    from wsproto.extensions import PerMessageDeflate
-    from wsproto.utilities import RemoteProtocolError
-
-    def name(environ, start_response):
-        start_response("200 OK", [])
-        return [os.environ["PORTICO_TASK_ID"].encode()]
-
-    def answers(event, begun):
-        if isinstance(event, events.Request):
-            yield events.AcceptConnection(extensions=[PerMessageDeflate()])
-        elif isinstance(event, events.Message):
-            begun.append(event.data)
-            if event.message_finished:
-                yield type(event)(data=type(event.data)().join(begun))
-                begun.clear()
-        elif isinstance(event, (events.Ping, events.CloseConnection)):
-            yield event.response()
-
-    def web_app(environ, start_response):
-        connection = environ.get("werkzeug.socket")
-        if connection is None:
-            return name(environ, start_response)
-        ws, begun = WSConnection(ConnectionType.SERVER), []
-        headers = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
-        ws.initiate_upgrade_connection([(key.encode(), value.encode()) for key, value in headers], "/")
-        over = False
-        while not over:
-            try:
-                for event in ws.events():
-                    for answer in answers(event, begun):
-                        connection.sendall(ws.send(answer))
-                    over = over or isinstance(event, events.CloseConnection)
-            except RemoteProtocolError as error:
-                connection.sendall(ws.send(error.event_hint))
-                break
-            if not over:
-                ws.receive_data(connection.recv(65536) or None)
-        start_response("200 OK", [])
-        return []
-
-    return web_app
-"""
+APP = Path(bare.__file__).with_name("echo.py")
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
@@ -295,10 +222,7 @@ class Echo:
     def __init__(self, machine: Machine, url: str) -> None:
         self._machine = machine
         self._host = url.partition("//")[2]
-        container = machine.request(f"{url}/name").text.strip('"')
-        folder = Settings(home=machine.home, workspace="acme").run_dir
-        self._socket = folder / "c" / f"{container}.sock"
-        assert self._socket.is_socket()
+        self._container = bare.address(machine, url)
 
     def through(self, case: Case) -> bytes:
         """What comes back through the ingress."""
@@ -306,10 +230,7 @@ class Echo:
 
     def bare(self, case: Case) -> bytes:
         """What comes back from the container itself."""
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE)
-        connection.connect(str(self._socket))
-        return self._play(connection, case)
+        return self._play(bare.connect(self._container), case)
 
     def _play(self, connection: socket.socket, case: Case) -> bytes:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -398,11 +319,11 @@ def messages(data: bytes) -> list[tuple[int, bytes]]:
 @pytest.fixture(scope="module")
 def urls(shared: Machine) -> dict[str, str]:
     """Deployed once."""
-    Path(shared.folder / "echo.py").write_text(APP)
+    shared.write("echo.py", APP.read_text())
     return shared.deploy("echo.py")
 
 
-@pytest.fixture(scope="module", params=["asgi", "wsgi"])
+@pytest.fixture(scope="module", params=["asgi", "wsgi", "program"])
 def echo(request: pytest.FixtureRequest, shared: Machine, urls: dict[str, str]) -> Echo:
     """An echo server of each kind."""
     return Echo(shared, urls[request.param])

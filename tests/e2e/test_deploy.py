@@ -35,7 +35,7 @@ def test_deploy_with_json_prints_one_object_and_nothing_else(machine: Machine) -
     url = f"http://acme--seed-square.localhost:{machine.port}"
     assert printed["app"] == "seed"
     assert printed["version"] == 1
-    assert printed["endpoints"] == [{"function": "square", "url": url, "protected": False}]
+    assert printed["endpoints"] == [{"function": "square", "url": url, "protected": False, "custom_urls": []}]
 
 
 def test_deploying_an_unchanged_app_is_a_no_op_and_says_so(machine: Machine) -> None:

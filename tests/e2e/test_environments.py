@@ -138,15 +138,28 @@ def test_deleting_an_environment_stops_its_apps(shared: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [("deploy", "seed.py"), ("serve", "seed.py"), ("app", "list"), ("app", "info", "seed"), ("app", "logs", "seed")],
+    ("verb", "words"),
+    [
+        *((verb, "seed.py") for verb in ("deploy", "serve")),
+        ("run", "seed.py::plain"),
+        *((f"app {verb}", "seed") for verb in ("info", "logs", "history", "rollback")),
+        *(("app list", ""), ("app stop", "seed --yes")),
+        *(("secret list", ""), ("secret create", "s A=1"), ("secret delete", "s --yes")),
+        ("workspace set", "max-body 1MiB --app seed"),
+    ],
 )
-def test_an_unknown_environment_is_named(shared: Machine, words: tuple[str, ...]) -> None:
-    """The error says how to make it."""
+def test_an_unknown_environment_is_named(
+    shared: Machine, monkeypatch: pytest.MonkeyPatch, verb: str, words: str
+) -> None:
+    """By the flag, which wins, and by the variables; the error says how to make it."""
     shared.write("seed.py", SEED.format(says="x"))
-    said = shared.run(*words, "--env", "nothing", code=1).stderr
-    assert "There is no environment 'nothing'." in said
-    assert "portico environment create nothing" in said
+    monkeypatch.setitem(shared.env, "MODAL_ENVIRONMENT", "nowhere")
+    for given, name in (((), "nowhere"), (("-e", "nothing"), "nothing")):
+        said = shared.run(*verb.split(), *given, *words.split(), code=1).stderr
+        assert f"There is no environment '{name}'." in said
+        assert f"portico environment create {name}" in said
+    monkeypatch.setitem(shared.env, "PORTICO_ENVIRONMENT", "elsewhere")
+    assert "There is no environment 'elsewhere'." in shared.run(*verb.split(), *words.split(), code=1).stderr
 
 
 def test_environments_outlive_the_server(machine: Machine) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.e2e.conftest import Machine
+from tests.e2e.conftest import PATIENCE, Machine
 
 SEED = """
 import modal
@@ -70,8 +73,8 @@ def test_a_reload_that_takes_a_label_says_so(shared: Machine) -> None:
     url = older.until("^http://.*")[0]
     newer.until("Serving newer")
     shared.write("newer.py", SEED.format(app="newer", label="older"))
-    newer.until("Took over a label from the running app 'older'")
-    older.until("another app has taken over a label")
+    newer.until("Took over a URL from the running app 'older'")
+    older.until("another app has taken over a URL")
     assert newer.until("^http://.*")[0] == url
     assert shared.request(url).json == "newer"
     newer.interrupt()
@@ -101,3 +104,41 @@ def test_a_workspace_of_two_characters_is_refused(machine: Machine) -> None:
     done = machine.run("up", code=1)
     assert "Invalid workspace name: 'ab'" in done.stderr
     assert "PORTICO_WORKSPACE" in done.stderr
+
+
+ASKING = """
+import modal
+
+app = modal.App("asking")
+
+
+@app.function()
+@modal.fastapi_endpoint(label="asked")
+def function():
+    return [function.get_web_url(), Egg().method.get_web_url()]
+
+
+@app.cls()
+class Egg:
+    @modal.fastapi_endpoint(label="egg")
+    def method(self):
+        return [function.get_web_url(), self.method.get_web_url()]
+"""
+SCRIPT = """
+import modal
+
+print(modal.Function.from_name("asking", "function").get_web_url())
+print(modal.Cls.from_name("asking", "Egg")().method.get_web_url())
+"""
+
+
+def test_functions_and_methods_know_their_urls(shared: Machine) -> None:
+    """Of their own and of each other, inside and by name; the label is what they have in them."""
+    shared.write("asking.py", ASKING)
+    found = shared.deploy("asking.py")
+    urls = [f"http://acme--{label}.localhost:{shared.port}" for label in ("asked", "egg")]
+    assert [found["function"], found["Egg.method"]] == urls
+    assert [shared.request(url).json for url in urls] == [urls, urls]
+    command = [sys.executable, str(shared.write("script.py", SCRIPT))]
+    done = subprocess.run(command, env=shared.env, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.splitlines() == urls

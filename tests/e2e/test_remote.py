@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.conftest import PATIENCE, Answer, Machine, parse, wait_until
+from tests.e2e.conftest import EXAMPLES, PATIENCE, Answer, Machine, parse, wait_until
 from tests.e2e.network import cable
 
 SEED = """
@@ -57,6 +57,12 @@ class Office:
         host, _, path = url.partition("//")[2].partition("/")
         head = [f"{method} /{path} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""]
         return parse(self.send("\r\n".join(head).encode()))
+
+    def sent(self) -> int:
+        """How many bytes the laptop has sent through its cable."""
+        command = [*self.laptop.prefix, "cat", "/proc/self/net/dev"]
+        devices = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return int(devices.partition("cable:")[2].split()[8])
 
     def new_token(self, *options: str) -> dict[str, str]:
         """Made on the server's machine."""
@@ -131,19 +137,32 @@ def test_a_script_on_a_laptop_finds_a_function(office: Office, laptop: Machine) 
     assert done.stdout == f"{url}\n"
 
 
+def test_the_example_of_a_script(office: Office, laptop: Machine) -> None:
+    """What it finds and calls was deployed from here, as its docstring says."""
+    laptop.write("class_methods.py", (EXAMPLES / "class_methods.py").read_text())
+    url = laptop.deploy("class_methods.py")["total"]
+    done = python(office, (EXAMPLES / "remote_client.py").read_text())
+    assert done.stdout == f"{url}\n[0, 4, 16, 36]\n", done.stderr
+
+
 def test_only_missing_files_travel(office: Office, laptop: Machine) -> None:
-    """What the server has by its content stays as it is, whatever app it came with."""
-    laptop.write("seed.py", SEED.format(app="files", says="one"))
-    laptop.write("helper.py", "x = 1\n" * 1000)
+    """What the server has by its content is not sent again, whatever app it came with: not through the cable either."""
+    size = 3_000_000
+    laptop.write("seed.py", SEED.format(app="files", says="one") + "\nimport large\n")
+    laptop.write("large.py", "#" * size)
+    before_first = office.sent()
     laptop.deploy("seed.py")
+    before_second = office.sent()
+    assert before_second - before_first > size
     blobs = office.server.home / "blobs"
 
     def known() -> dict[str, int]:
         return {path.name: path.stat().st_ino for path in blobs.rglob("*") if path.is_file()}
 
     before = known()
-    laptop.write("seed.py", SEED.format(app="files", says="two"))
+    laptop.write("seed.py", SEED.format(app="others", says="two") + "\nimport large\n")
     url = laptop.deploy("seed.py")["says"]
+    assert office.sent() - before_second < size / 10
     assert len(known().keys() - before.keys()) == 1
     assert before.items() <= known().items()
     assert office.get(url).json == "two"

@@ -293,6 +293,29 @@ def test_a_full_queue_refuses_at_once(machine: Machine, journal: Path, gate: Pat
     assert [call.answer().status for call in calls] == [200] * 3
 
 
+async def test_two_thousand_may_wait(shared: Machine, urls: dict[str, str], journal: Path, gate: Path) -> None:
+    """The next one is refused; when they leave, the queue is empty, and none of them has run."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    first = Call(shared, f"{urls['single']}/?journal={journal}&gate={gate}&name=first")
+    await asyncio.to_thread(wait_until, lambda: lines(journal), "it has begun")
+    head = f"GET /?journal={journal}&name=late HTTP/1.1\r\nHost: {urls['single'].partition('//')[2]}\r\n\r\n".encode()
+    clients = []
+    for _ in range(2000):
+        clients.append(await asyncio.open_connection("127.0.0.1", shared.port))
+        clients[-1][1].write(head)
+    await asyncio.to_thread(wait_until, lambda: counts(shared, "single") == (1, 1, 2000), "all of them wait")
+    refused = await asyncio.to_thread(shared.request, f"{urls['single']}/?journal={journal}")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert refused.text.startswith("modal-http: too many requests are waiting for this function")
+    for _, writer in clients:
+        writer.close()
+    await asyncio.to_thread(wait_until, lambda: counts(shared, "single") == (1, 1, 0), "all of them have left")
+    gate.touch()
+    assert first.answer().status == 200
+    assert lines(journal) == ["begin first", "end first"]
+
+
 def test_a_new_container_is_asked_for_at_once(shared: Machine, urls: dict[str, str]) -> None:
     """From the request that finds none to the user's code in a new one: less than an interpreter takes to start."""
     shared.request(urls["fresh"])  # uses up the one that the deploy has started

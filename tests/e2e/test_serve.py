@@ -435,7 +435,7 @@ def test_the_newer_of_two_serves_takes_the_label(shared: Machine, starting: list
     assert any("Took over" in line for line in newer.seen)
     assert shared.request(url).json == "newer"
     assert newer.interrupt() == 0
-    older.until("the app that had taken over a label of this one has ended")
+    older.until("the app that had taken over a URL of this one has ended")
     assert shared.request(url).json == "older"
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.calls import Call, lines
+from tests.e2e.calls import Call, lines, peak
 from tests.e2e.conftest import PATIENCE, Machine, parse, wait_until
 
 MIB = 1024 * 1024
 BOUND = 32 * MIB  # more than all buffers between a client and a function
+KINDS = ["many", "wsgi", "program"]
 GROWTH = 48 * MIB  # what a process may take more at its height; a body that was kept would be 512 MiB
 
 APP = """
@@ -197,19 +196,92 @@ def one():
 @modal.concurrent(max_inputs=4)
 @modal.wsgi_app()
 def wsgi():
+    read_on = threading.Event()
+    state = {{"produced": 0}}
+
+    def pieces(mebibytes):
+        state["produced"] = 0
+        for _ in range(mebibytes):
+            yield PIECE
+            state["produced"] += len(PIECE)
+
     def web_app(environ, start_response):
         start_response("200 OK", [])
         _, verb, *more = environ["PATH_INFO"].split("/")
         if verb == "download":
-            return (PIECE for _ in range(int(more[0])))
-        if verb == "upload":
+            return pieces(int(more[0]))
+        if verb == "step":
+            read_on.set()
+        if verb.endswith("upload"):
+            read_on.clear()
             total = 0
             while piece := environ["wsgi.input"].read(65536):
                 total += len(piece)
+                verb == "slow-upload" and read_on.wait(30)
             return [str(total).encode()]
-        return [str(os.getpid()).encode()]
+        return [str(state["produced"] if verb == "produced" else os.getpid()).encode()]
 
     return web_app
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=4)
+@modal.web_server(8000)
+def program():
+    import subprocess
+    import sys
+    subprocess.Popen([sys.executable, {program!r}])
+"""
+
+PROGRAM = """
+import os, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PIECE = bytes(1024 * 1024)
+read_on = threading.Event()
+state = {"produced": 0}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, value):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(str(value))))
+        self.end_headers()
+        self.wfile.write(str(value).encode())
+
+    def do_GET(self):
+        _, verb, *more = self.path.split("/")
+        if verb == "download":
+            return self.download(int(more[0]))
+        if verb == "step":
+            read_on.set()
+        self.answer(state["produced"] if verb == "produced" else os.getpid())
+
+    def download(self, mebibytes):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        state["produced"] = 0
+        for _ in range(mebibytes):
+            self.wfile.write(b"100000\\r\\n%b\\r\\n" % PIECE)
+            state["produced"] += len(PIECE)
+        self.wfile.write(b"0\\r\\n\\r\\n")
+
+    def do_POST(self):
+        read_on.clear()
+        size = left = int(self.headers["content-length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 65536)))
+            self.path == "/slow-upload" and read_on.wait(30)
+        self.answer(size)
+
+    def log_message(self, *args):
+        pass
+
+
+ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
 """
 
 
@@ -220,9 +292,11 @@ class Site:
         self.machine = machine
         self.journal = machine.folder / "journal"
         self.gate = machine.folder / "gate"
-        machine.write("streaming.py", APP.format(journal=str(self.journal), gate=str(self.gate)))
+        program = machine.write("streaming.txt", PROGRAM)
+        text = APP.format(journal=str(self.journal), gate=str(self.gate), program=str(program))
+        machine.write("streaming.py", text)
         urls = machine.deploy("streaming.py")
-        self.many, self.one, self.wsgi = urls["many"], urls["one"], urls["wsgi"]
+        self.many, self.one, self.wsgi, self.program = (urls[name] for name in ("many", "one", "wsgi", "program"))
 
     def noted(self, before: int) -> list[str]:
         """What the functions have noted since then."""
@@ -355,11 +429,10 @@ class Heights:
         return max(now - before for now, before in zip(self._peaks(), self._before, strict=True))
 
     def _peaks(self) -> list[int]:
-        found = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{p.pid}/status").read_text()) for p in self._processes]
-        return [int(match[1]) * 1024 for match in found if match]
+        return [peak(process) for process in self._processes]
 
 
-@pytest.mark.parametrize("kind", ["many", "wsgi"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_large_download_takes_no_memory(site: Site, kind: str) -> None:
     """Neither of the server nor of the container."""
     url = getattr(site, kind)
@@ -373,7 +446,7 @@ def test_a_large_download_takes_no_memory(site: Site, kind: str) -> None:
     assert heights.growth() < GROWTH
 
 
-@pytest.mark.parametrize("kind", ["many", "wsgi"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_large_upload_takes_no_memory(site: Site, kind: str) -> None:
     """Neither of the server nor of the container."""
     url = getattr(site, kind)
@@ -388,33 +461,37 @@ def test_a_large_upload_takes_no_memory(site: Site, kind: str) -> None:
     assert heights.growth() < GROWTH
 
 
-def test_a_slow_reader_slows_the_writer(site: Site) -> None:
-    """The generator is never more than some buffers ahead of what the client has read."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slow_reader_slows_the_writer(site: Site, kind: str) -> None:
+    """It is never more than some buffers ahead of what the client has read."""
+    url = getattr(site, kind)
     with site.connect() as connection:
-        connection.sendall(site.head(f"{site.many}/download/128", "GET", "Connection: close"))
+        connection.sendall(site.head(f"{url}/download/128", "GET", "Connection: close"))
         read, looks = 0, 0
         while piece := connection.recv(MIB):
             read += len(piece)
             if read > looks * 8 * MIB:
                 looks += 1
-                produced = json.loads(site.machine.request(f"{site.many}/produced").text)
+                produced = json.loads(site.machine.request(f"{url}/produced").text)
                 assert produced - read < BOUND
     assert read > 128 * MIB
 
 
-def test_a_slow_function_slows_the_uploader(site: Site) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slow_function_slows_the_uploader(site: Site, kind: str) -> None:
     """What it does not read is not taken from the client."""
+    url = getattr(site, kind)
     size = 128 * MIB
     with site.connect() as connection:
         headers = (f"Content-Length: {size}", "Connection: close")
-        connection.sendall(site.head(f"{site.many}/slow-upload", "POST", *headers))
+        connection.sendall(site.head(f"{url}/slow-upload", "POST", *headers))
         connection.setblocking(False)
         sent, piece = 0, bytes(MIB)
         while sent < size and select.select([], [connection], [], 1.0)[1]:
             sent += connection.send(piece[: size - sent])
         assert sent < BOUND
-        assert site.machine.request(f"{site.many}/step").status == 200
+        assert site.machine.request(f"{url}/step").status == 200
         connection.settimeout(PATIENCE)
         while sent < size:
             sent += connection.send(piece[: size - sent])
-        assert parse(receive_all(connection)).json == size
+        assert int(parse(receive_all(connection)).text) == size

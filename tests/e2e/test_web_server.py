@@ -108,6 +108,18 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk(b"second")
         self.chunk(b"")
 
+    def endless(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            while True:
+                self.chunk(b"again")
+                time.sleep(0.001)
+        except OSError:
+            note("stream ended")
+            self.close_connection = True
+
     def upload(self):
         total, first = 0, True
         while size := int(self.rfile.readline(), 16):
@@ -361,6 +373,16 @@ def test_the_input_of_a_client_that_left_keeps_its_slot_until_it_has_ended(site:
     (tmp_path / "gate").touch()
     assert following.answer().json == "done"
     assert lines(site.journal)[before:] == ["enter", "leave", "enter", "leave"]
+
+
+def test_a_client_that_leaves_ends_a_stream(site: Site) -> None:
+    """The program's connection ends, and the container's only slot is another request's."""
+    before = len(lines(site.journal))
+    call = Call(site.machine, f"{site.single}/endless")
+    call.until(b"again")
+    call.leave()
+    assert site.get(f"{site.single}/once") == "done"
+    wait_until(lambda: "stream ended" in lines(site.journal)[before:], "the program has heard it")
 
 
 def test_max_inputs_requests_run_in_one_container(site: Site, tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def note(text):
 def flask_app():
     from flask import Flask, Response, request
     from flask_sock import Sock
+    from simple_websocket import ConnectionClosed
     web_app, going, all_here = Flask(__name__), threading.Event(), threading.Barrier(8)
+    web_app.config["SOCK_SERVER_OPTIONS"] = {{"subprotocols": ["one", "two"]}}
     sock = Sock(web_app)
 
     @web_app.post("/echo")
@@ -79,6 +81,13 @@ def flask_app():
     def chat(ws):
         while True:
             ws.send(ws.receive())
+
+    @sock.route("/ends")
+    def ends(ws):
+        try:
+            ws.receive()
+        except ConnectionClosed as closed:
+            note(f"closed {{closed.reason}} {{closed.message}}")
 
     @sock.route("/large")
     def large(ws):
@@ -261,10 +270,26 @@ def test_max_inputs_requests_run_in_one_container(site: Site) -> None:
 def test_flask_sock_echoes(site: Site, compression: str | None) -> None:
     """Text, bytes, fragments, an empty message and one of 2 MiB."""
     with site.chat(f"{site.flask}/chat", compression=compression) as ws:
+        assert bool(ws.protocol.extensions) == bool(compression)
         for message in ("hello", b"\0\1", "", os.urandom(2 * MIB)):
             assert ask(ws, message) == message
         assert ask(ws, ["frag", "ments"]) == "fragments"
         ws.ping().wait(PATIENCE)
+
+
+def test_the_app_chooses_the_subprotocol(site: Site) -> None:
+    """Of those that the client offers."""
+    with site.chat(f"{site.flask}/chat", subprotocols=["three", "two"]) as ws:
+        assert ws.subprotocol == "two"
+
+
+def test_the_clients_close_reaches_the_app(site: Site) -> None:
+    """With code and reason; and the app's answer, the client."""
+    with site.chat(f"{site.flask}/ends") as ws:
+        ws.close(4001, "bye")
+    assert ws.protocol.close_rcvd is not None
+    assert ws.protocol.close_rcvd.code == 4001
+    wait_until(lambda: "closed 4001 bye" in lines(site.journal), "the app has heard it")
 
 
 def test_websockets_are_side_by_side(site: Site) -> None:
@@ -279,12 +304,15 @@ def test_websockets_are_side_by_side(site: Site) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_message_that_is_too_large_closes_with_1009(site: Site, whole: bool) -> None:
-    """In one frame or in several."""
+    """In one frame or in several; the app hears it too."""
+    before = len(lines(site.journal))
     data = b"x" * (2 * MIB + 1)
-    with site.chat(f"{site.flask}/chat", compression=None) as ws, pytest.raises(ConnectionClosedError) as closed:
+    with site.chat(f"{site.flask}/ends", compression=None) as ws, pytest.raises(ConnectionClosedError) as closed:
         ask(ws, data if whole else [data[:MIB], data[MIB:]])
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009
+    wait_until(lambda: lines(site.journal)[before:], "the app has heard it")
+    assert lines(site.journal)[before].startswith("closed 100")
 
 
 def test_a_message_of_the_app_that_is_too_large_closes_with_1009(site: Site) -> None:

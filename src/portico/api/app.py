@@ -14,6 +14,7 @@ from portico.api import admission as admission_routes
 from portico.api import apps as app_routes
 from portico.api import blobs as blob_routes
 from portico.api import deployments, ephemeral
+from portico.api import domains as domain_routes
 from portico.api import environments as environment_routes
 from portico.api import secrets as secret_routes
 from portico.api import server as server_routes
@@ -28,6 +29,7 @@ from portico.api.services import (
     AppService,
     CallPlaceService,
     DeployService,
+    DomainService,
     EnvironmentService,
     SecretService,
     ServerService,
@@ -44,6 +46,7 @@ def make_app(
     access: AccessService,
     secrets: SecretService,
     admission: AdmissionService,
+    domains: DomainService,
 ) -> ASGIApp:
     """The control API, for the server's own Unix socket: whoever may open that file may ask anything."""
     routes = [
@@ -56,6 +59,7 @@ def make_app(
         *token_routes.routes(access),
         *secret_routes.routes(secrets),
         *admission_routes.routes(admission),
+        *domain_routes.routes(domains),
     ]
     return Starlette(routes=[*routes, documentation(routes)], exception_handlers={HTTPException: _refused})
 

@@ -10,11 +10,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portico.api.errors import respond, to_problem
-from portico.api.http import EVENTS, environment_of
+from portico.api.http import EVENTS, ON_BEHALF_OF, environment_of
 from portico.api.services import AccessService, CallPlaceService
 from portico.model import errors
 from portico.wire.calls import RELAYED_HOST, RELAYED_PATH
-from portico.wire.control import encode_event
+from portico.wire.control import TokenInfo, encode_event
 
 # What a token for one environment may ask for. Content is nobody's: who asks for it knows what it is.
 _PLACED: Final = re.compile(r"/v1/(apps|deployments|ephemeral|secrets)(/.*)?")
@@ -74,14 +74,15 @@ class TokenDoor:
             return
         answer = _Answer(send)
         try:
-            token_id = await self._admit(scope)
-            with self._access.using(token_id):
+            token = await self._admit(scope)
+            scope[ON_BEHALF_OF] = token.name
+            with self._access.using(token.id):
                 calls = scope["path"].startswith(_CALLS)
                 await (self._calls if calls else self._app)(scope, receive, answer.send)
         except Exception as error:
             await answer.refuse(error, scope, receive)
 
-    async def _admit(self, scope: Scope) -> str:
+    async def _admit(self, scope: Scope) -> TokenInfo:
         request = Request(scope)
         if _is_from_another_site(request):
             raise errors.PermissionDeniedError("The control API takes no requests of other sites' pages.")
@@ -94,7 +95,7 @@ class TokenDoor:
                     f"The token {token.id} is for the environment {token.environment!r} only, and not for {what}.",
                     hint="Name that environment with --env or PORTICO_ENVIRONMENT, or use another token.",
                 )
-        return token.id
+        return token
 
     async def _asked(self, request: Request) -> str | None:
         """The environment that a request is about; None: it is about the server itself."""

@@ -19,6 +19,10 @@ from portico.wire.control import (
     Created,
     Deployed,
     DeployRequest,
+    DnsRecord,
+    DomainCheck,
+    DomainInfo,
+    DomainList,
     EndpointInfo,
     EnvironmentChange,
     EnvironmentInfo,
@@ -52,7 +56,7 @@ def _place(name: str, web_suffix: str) -> EnvironmentInfo:
 
 @dataclass
 class FakeServices:
-    """All eight services in one object.
+    """All nine services in one object.
 
     calls: what was asked, as words. lines: what logs and ephemeral apps say, after which they wait. fail: raised by
     the next deploy, reload or rollback. closed: set when a stream that waited has been closed.
@@ -68,6 +72,7 @@ class FakeServices:
     kept: dict[tuple[str, str], tuple[SecretInfo, dict[str, str]]] = field(default_factory=dict)
     set: dict[tuple[str | None, ...], SettingInfo] = field(default_factory=dict)
     proxies: dict[str, ProxyTokenInfo] = field(default_factory=dict)
+    named: dict[str, DomainInfo] = field(default_factory=dict)
     issued: dict[str, TokenInfo] = field(default_factory=dict)
     fail: Exception | None = None
     closed: threading.Event = field(default_factory=threading.Event)
@@ -176,6 +181,25 @@ class FakeServices:
     async def revoke_proxy_token(self, token_id: str) -> None:
         if self.proxies.pop(token_id, None) is None:
             raise NotFoundError(f"No token {token_id!r}.")
+
+    # -- DomainService ---------------------------------------------------------------------------------------
+    async def domains(self) -> DomainList:
+        return DomainList(list(self.named.values()))
+
+    async def add_domain(self, text: str, token: str | None) -> DomainInfo:
+        by = "jo" if token is None else f"token {token}"
+        return self.named.setdefault(text, DomainInfo(name=text, created_at=0.0, created_by=by))
+
+    async def remove_domain(self, text: str, *, force: bool) -> DomainInfo:
+        if text not in self.named:
+            raise NotFoundError(f"The domain {text} is not registered.")
+        if self.named[text].used_by and not force:
+            raise ConflictError(f"The domain {text} is used.", hint="--force")
+        return self.named.pop(text)
+
+    async def check_domain(self, text: str) -> DomainCheck:
+        record = DnsRecord(type="A", name=text, value="192.0.2.7")
+        return DomainCheck(name=text, verdict="missing", message=f"{text} leads nowhere yet.", records=[record])
 
     # -- DeployService ---------------------------------------------------------------------------------------
     async def deploy(self, request: DeployRequest, environment: str) -> AsyncIterator[Event]:

@@ -23,6 +23,7 @@ _JSON = "application/json"
 EVENTS = b"application/x-ndjson"  # the content type of event streams
 PLACED = ("environment",)  # the query of what is about one
 _CLIENT_LEFT = 499  # nobody reads it
+ON_BEHALF_OF = "portico.token"  # where the scope of a request names its token
 
 _T = TypeVar("_T")
 Handler = Callable[[Request], Awaitable["Response | EventStream"]]
@@ -63,6 +64,12 @@ def route(method: str, path: str, handle: Handler, operation: Operation) -> Docu
 def environment_of(request: Request) -> str:
     """The environment that the request is about."""
     return request.query_params.get("environment") or MAIN
+
+
+def token_of(request: Request) -> str | None:
+    """The name of the token on whose behalf this is asked; None: over the server's own socket."""
+    token: str | None = request.scope.get(ON_BEHALF_OF)
+    return token
 
 
 async def read_document(request: Request, decoder: msgspec.json.Decoder[_T]) -> _T:

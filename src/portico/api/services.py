@@ -15,6 +15,9 @@ from portico.model.spec import ClassSpec
 from portico.wire.control import (
     AppInfo,
     DeployRequest,
+    DomainCheck,
+    DomainInfo,
+    DomainList,
     EnvironmentChange,
     EnvironmentInfo,
     EphemeralRequest,
@@ -180,6 +183,22 @@ class AdmissionService(Protocol):
 
     async def revoke_proxy_token(self, token_id: str) -> None:
         """It opens nothing from now on; NotFoundError where there is none."""
+
+
+class DomainService(Protocol):
+    """The custom domains that are registered. InvalidError where a name is none."""
+
+    async def domains(self) -> DomainList:
+        """All of them, by name."""
+
+    async def add_domain(self, text: str, token: str | None) -> DomainInfo:
+        """Register it, on behalf of the token of this name or, None, of the machine's user; or find it registered."""
+
+    async def remove_domain(self, text: str, *, force: bool) -> DomainInfo:
+        """Register it no longer; what it was. ConflictError where an app uses it, unless it is to lose it."""
+
+    async def check_domain(self, text: str) -> DomainCheck:
+        """The DNS records that it needs, and where DNS leads it now."""
 
 
 class EnvironmentService(Protocol):

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from portico.cli import options
-from portico.cli.terminal import Terminal, marked, minute, table
+from portico.cli.terminal import Terminal, marked, marked_domains, minute, table
 from portico.client.connect import connect
 
 
@@ -24,8 +24,8 @@ def app_info(app: str, environment: str | None, as_json: bool) -> None:
     version = f", version {info.version}" if info.version else ""
     terminal.result(f"{info.name} ({info.id}): {info.state}{version}, created {minute(info.created_at)}")
     if info.functions:
-        rows = [
-            [f.name, str(f.containers), str(f.running), str(f.queued), marked(f) if f.url else "-"]
-            for f in info.functions
-        ]
+        rows = []
+        for f in info.functions:
+            rows.append([f.name, str(f.containers), str(f.running), str(f.queued), marked(f) if f.url else "-"])
+            rows += [["", "", "", "", url] for url in marked_domains(f)]
         terminal.result(table(["FUNCTION", "CONTAINERS", "RUNNING", "QUEUED", "URL"], rows))

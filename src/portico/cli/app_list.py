@@ -26,13 +26,21 @@ def app_list(environment: str | None, everything: bool, as_json: bool) -> None:
         rows = [
             [
                 *(app.name, app.state, str(app.version or "-"), str(len(app.functions))),
-                *(_protected(app), minute(app.created_at), app.id),
+                *(_protected(app), _domains(app), minute(app.created_at), app.id),
             ]
             for app in apps
         ]
-        terminal.result(table(["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY AUTH", "CREATED", "ID"], rows))
+        terminal.result(
+            table(["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY AUTH", "DOMAINS", "CREATED", "ID"], rows)
+        )
     else:
         terminal.note("No app is deployed or served.")
+
+
+def _domains(app: AppInfo) -> str:
+    """The custom domains that lead to it."""
+    urls = [url for function in app.functions for url in function.custom_urls]
+    return ", ".join(url.partition("//")[2].partition(":")[0] for url in urls) or "-"
 
 
 def _protected(app: AppInfo) -> str:

@@ -11,7 +11,7 @@ from portico.cli.progress import Progress
 from portico.cli.reading import Reader, spec_of
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
-from portico.cli.terminal import Terminal, marked
+from portico.cli.terminal import Terminal, marked, marked_domains
 from portico.client.connect import connect
 from portico.client.control import ControlClient
 from portico.client.settings import load_settings
@@ -104,7 +104,12 @@ def summary(deployed: Deployed) -> dict[str, object]:
         "app": deployed.app,
         "version": deployed.version,
         "endpoints": [
-            {"function": endpoint.function, "url": endpoint.url, "protected": endpoint.protected}
+            {
+                "function": endpoint.function,
+                "url": endpoint.url,
+                "protected": endpoint.protected,
+                "custom_urls": endpoint.custom_urls,
+            }
             for endpoint in deployed.endpoints
         ],
         "unchanged": deployed.unchanged,
@@ -114,7 +119,10 @@ def summary(deployed: Deployed) -> dict[str, object]:
 def report(deployed: Deployed) -> str:
     """What is printed without it."""
     verb = "Unchanged" if deployed.unchanged else "Created"
-    lines = [f"{verb} web function {endpoint.function} => {marked(endpoint)}" for endpoint in deployed.endpoints]
+    lines = []
+    for endpoint in deployed.endpoints:
+        lines.append(f"{verb} web function {endpoint.function} => {marked(endpoint)}")
+        lines += [f"Custom domain for {endpoint.function} => {url}" for url in marked_domains(endpoint)]
     if deployed.unchanged:
         return "\n".join([*lines, f"✓ App {deployed.app} is unchanged (version {deployed.version})."])
     return "\n".join([*lines, f"✓ App deployed in {deployed.seconds:.3f}s!"])

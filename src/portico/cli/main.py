@@ -25,6 +25,7 @@ _VERBS = {
     "app": Verb("portico.cli.app:app", "List, look at, stop and roll back apps; read their logs."),
     "secret": Verb("portico.cli.secret:secret", "Keep environment variables for functions."),
     "proxy-token": Verb("portico.cli.proxy_token:proxy_token", "Make, list and revoke tokens for endpoints."),
+    "domain": Verb("portico.cli.domain:domain", "Register custom domains, and check their DNS."),
     "workspace": Verb("portico.cli.workspace:workspace", "Set who may call endpoints, and how much."),
     "environment": Verb("portico.cli.environment:environment", "Environments: apps that know nothing of each other."),
     "token": Verb("portico.cli.token:token", "Tokens with which other machines use this server."),

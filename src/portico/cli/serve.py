@@ -15,7 +15,7 @@ from portico.cli.reading import Reader, spec_of
 from portico.cli.reload import Reloader, Served, Watcher
 from portico.cli.resolving import advise
 from portico.cli.spawn import Attachment
-from portico.cli.terminal import Terminal, marked
+from portico.cli.terminal import Terminal, marked, marked_domains
 from portico.client.connect import connect
 from portico.client.control import ControlClient
 from portico.client.settings import load_settings
@@ -165,10 +165,10 @@ class _Session:
 
     def _print_urls(self, endpoints: list[EndpointInfo]) -> None:
         for endpoint in endpoints:
-            line = marked(endpoint)
-            if line not in self._urls:
-                self._urls.add(line)
-                self._terminal.result(line)
+            for line in (marked(endpoint), *marked_domains(endpoint)):
+                if line not in self._urls:
+                    self._urls.add(line)
+                    self._terminal.result(line)
 
     def _watch(self, server: Attachment, reader: Reader, uploader: Uploader, served: Served, app_id: str) -> Watcher:
         reloader = Reloader(

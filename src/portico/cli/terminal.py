@@ -102,6 +102,11 @@ def marked(endpoint: EndpointInfo | FunctionInfo) -> str:
     return f"{endpoint.url} 🔑" if endpoint.protected else f"{endpoint.url}"
 
 
+def marked_domains(endpoint: EndpointInfo | FunctionInfo) -> list[str]:
+    """Its URLs at custom domains, each marked as the one above."""
+    return [f"{url} 🔑" if endpoint.protected else url for url in endpoint.custom_urls]
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Columns, aligned, two spaces apart."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]

@@ -14,6 +14,7 @@ from portico.cli.terminal import Terminal
 from portico.client.profiles import config_path
 from portico.client.settings import load_settings
 from portico.model import errors
+from portico.model.addresses import parse_public_address
 from portico.model.proxies import parse_networks
 from portico.model.settings import Settings
 from portico.model.sizes import parse_size
@@ -52,6 +53,11 @@ _PUBLIC = (
     metavar="SECONDS",
     help="Send clients of longer requests to the URL of the result (303). Default: PORTICO_REDIRECT_AFTER, or never.",
 )
+@click.option(
+    "--public-address",
+    metavar="ADDRESS[,ADDRESS]",
+    help="Where the internet reaches the server, to check custom domains. Default: PORTICO_PUBLIC_ADDRESS.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
@@ -65,6 +71,7 @@ def up(
     trusted_proxies: str | None,
     max_websocket_message: str | None,
     redirect_after: int | None,
+    public_address: str | None,
     listen: str | None,
     systemd: bool,
     ready_fd: int | None,
@@ -86,6 +93,9 @@ def up(
         settings = replace(settings, max_websocket_message=max_websocket_message)
     if redirect_after is not None:
         settings = replace(settings, redirect_after=redirect_after)
+    if public_address is not None:
+        _check(parse_public_address, public_address, "--public-address")
+        settings = replace(settings, public_address=public_address)
     if listen is not None:
         settings = _listening(settings, listen)
     terminal = Terminal.standard()

@@ -33,6 +33,7 @@ _DOOR: Final = (401, 403)
 _HAS_URL: Final = 405
 _FULL: Final = 429
 _UNAVAILABLE: Final = 503
+_NO_SLOT: Final = (errors.ResourceExhaustedError, errors.FunctionTimeoutError)
 _PLAIN: Final = ("invalid", "not_found", "output_expired")  # texts that name what they are about
 
 
@@ -63,18 +64,6 @@ class Route:
 def stored(socket: str | Remote, call_id: str, verb: str) -> Route:
     """The way to a stored call."""
     return Route(socket, (STORED_HOST,), call_id, None, verb)
-
-
-class NotTakenError(errors.Error):
-    """Mixed into the errors for calls that have certainly not run: the function's queue was full, or too slow."""
-
-
-class _FullError(NotTakenError, errors.ResourceExhaustedError):
-    pass
-
-
-class _WaitedError(NotTakenError, errors.FunctionTimeoutError):
-    pass
 
 
 def webhook(name: str, verb: str, url: str | None) -> errors.InvalidError:
@@ -126,7 +115,7 @@ class Answer:
         self.begun = False
         self.reusable = False
         self._status = 0
-        self._why = ""  # it stopped, the code of an error
+        self._why = ""  # it stopped: the code of an error, and its text
         self._decoder = Decoder()
         self._text = bytearray()
         self._parser = httptools.HttpResponseParser(self)
@@ -163,9 +152,8 @@ class Answer:
 
     def stopped(self, route: Route) -> errors.Error:
         """The error when the last message is missing."""
-        if self._why == errors.FunctionTimeoutError.code:
-            return errors.FunctionTimeoutError(f"{route.function}: function execution timed out")
-        return _stopped(route)
+        code, _, text = self._why.partition(" ")
+        return errors.by_code(code, f"{route.function}: {text}") if code else _stopped(route)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
     def on_headers_complete(self) -> None:
@@ -202,12 +190,11 @@ class Answer:
         if self._status == _NOT_FOUND:
             return route.missing()
         if self._status == _FULL:
-            return _FullError(f"{route.function}: {text}")
-        if self._status == _UNAVAILABLE and code == errors.FunctionTimeoutError.code:
-            return _WaitedError(f"{route.function}: {text}")
-        if code in _PLAIN:
-            return errors.by_code(code, text)
-        return errors.by_code(code, f"{route.function}: {text}")
+            code = errors.ResourceExhaustedError.code
+        error = errors.by_code(code, text if code in _PLAIN else f"{route.function}: {text}")
+        # the function's queue was full, or too slow
+        error.has_run = not (self._status in (_FULL, _UNAVAILABLE) and isinstance(error, _NO_SLOT))
+        return error
 
 
 def _stopped(route: Route) -> errors.RemoteError:

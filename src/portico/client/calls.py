@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.remote import CONNECT_TIMEOUT, Remote, open_connection, through
-from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
+from portico.client.retrying import ASK_RETRIES, Outcome, delay_after, failed, outcome_of, policy_of, result_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
 from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
@@ -48,8 +48,8 @@ def ask(route: Route, say: Say) -> Any:
 def _attempt(route: Route, say: Say) -> Outcome:
     try:
         return _answer(route, say)
-    except LOST as error:
-        return error
+    except errors.Error as error:
+        return outcome_of(error)
 
 
 def _answer(route: Route, say: Say) -> Message:

@@ -25,11 +25,15 @@ from portico.wire.control import (
     AppList,
     BlobList,
     DeployRequest,
+    DomainCheck,
+    DomainInfo,
+    DomainList,
     EnvironmentChange,
     EnvironmentInfo,
     EnvironmentList,
     EphemeralRequest,
     History,
+    NewDomain,
     NewEnvironment,
     NewProxyToken,
     NewToken,
@@ -197,6 +201,23 @@ class ControlClient:
     def delete_secret(self, name: str) -> None:
         """Forget it; NotFoundError where there is none."""
         self._plain("DELETE", self._of(f"/v1/secrets/{quote(name, '')}"))
+
+    # -- custom domains --------------------------------------------------------------------------------------
+    def domains(self) -> list[DomainInfo]:
+        """Those that are registered, by name."""
+        return self._call("GET", "/v1/domains", DomainList).domains
+
+    def add_domain(self, name: str) -> DomainInfo:
+        """Register it; one that is registered stays as it is."""
+        return self._call("POST", "/v1/domains", DomainInfo, NewDomain(name=name))
+
+    def check_domain(self, name: str) -> DomainCheck:
+        """The DNS records that it needs, and where DNS leads it now."""
+        return self._call("GET", f"/v1/domains/{quote(name, '')}/check", DomainCheck)
+
+    def remove_domain(self, name: str, *, force: bool) -> DomainInfo:
+        """Register it no longer; what it was. ConflictError where an app uses it, unless it is to lose it."""
+        return self._call("DELETE", f"/v1/domains/{quote(name, '')}?force={int(force)}", DomainInfo)
 
     # -- who may call, and how much --------------------------------------------------------------------------
     def settings(self) -> SettingList:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
 from portico.client.calls import IDLE_LIMIT, no_server
 from portico.client.remote import CONNECT_TIMEOUT, Remote, keep_alive, through, unreachable
-from portico.client.retrying import ASK_RETRIES, LOST, Outcome, delay_after, failed, policy_of, result_of
+from portico.client.retrying import ASK_RETRIES, Outcome, delay_after, failed, outcome_of, policy_of, result_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
 from portico.wire.calls import CONTROL_DOMAIN, Kind, Message
@@ -32,11 +32,11 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `calls.call`."""
-    return await send(route, arguments(route, args, kwargs))
+    return result_of(await send(route, arguments(route, args, kwargs)), route)
 
 
-async def send(route: Route, payload: bytes) -> Any:
-    """As `call`, for arguments that are bytes already."""
+async def send(route: Route, payload: bytes) -> Outcome:
+    """What a call with these arguments comes to, after all of its attempts."""
     say = call_with(Kind.CALL, payload, route.parameters)
     attempts = 0
     while True:
@@ -44,7 +44,7 @@ async def send(route: Route, payload: bytes) -> Any:
         outcome = await _attempt(route, say)
         delay = delay_after(attempts, await _policy(route)) if failed(outcome) else None
         if delay is None:
-            return result_of(outcome, route)
+            return outcome
         await asyncio.sleep(delay)
 
 
@@ -56,8 +56,8 @@ async def ask(route: Route, say: Say) -> Any:
 async def _attempt(route: Route, say: Say) -> Outcome:
     try:
         return await _answer(route, say)
-    except LOST as error:
-        return error
+    except errors.Error as error:
+        return outcome_of(error)
 
 
 async def _answer(route: Route, say: Say) -> Message:

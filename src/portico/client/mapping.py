@@ -19,7 +19,8 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from portico.client import loops
-from portico.client.answers import NotTakenError, Route, arguments
+from portico.client.answers import Route, arguments
+from portico.client.retrying import result_of
 from portico.model import errors
 
 OUTSTANDING: Final = 1000
@@ -284,11 +285,11 @@ class Flow:
     async def _once_taken(self, payload: bytes) -> Any:
         pause = _PAUSE
         while True:
-            try:
-                return await loops.send(self._route, payload)
-            except NotTakenError:  # too many wait for this function already; what was not taken has not run
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            outcome = await loops.send(self._route, payload)
+            if not isinstance(outcome, errors.Error) or outcome.has_run:
+                return result_of(outcome, self._route)
+            await asyncio.sleep(pause)  # too many wait for this function already
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _done(self, index: int, outcome: Outcome) -> None:
         if not self._ordered:

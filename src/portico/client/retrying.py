@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from portico.client.answers import NotTakenError, Route, ask, value_of
+from portico.client.answers import Route, ask, value_of
 from portico.model import errors
 from portico.model.spec import RetryPolicy
 from portico.wire.calls import Kind, Message
 
 ASK_RETRIES: Final = ask("GET", "/retries")
-LOST: Final = (errors.RemoteError, errors.FunctionTimeoutError, errors.StartError)
+_LOST: Final = (errors.RemoteError, errors.FunctionTimeoutError, errors.StartError)
 
 Outcome = Message | errors.Error
 
@@ -19,7 +19,14 @@ def failed(outcome: Outcome) -> bool:
     """Whether it counts as a failure of the function: it raised, ran out of time, or its container was lost."""
     if isinstance(outcome, Message):
         return outcome.kind is Kind.ERROR
-    return not isinstance(outcome, NotTakenError)
+    return outcome.has_run
+
+
+def outcome_of(error: errors.Error) -> Outcome:
+    """What an attempt that ended so has come to; raises what is so for every attempt."""
+    if error.has_run and not isinstance(error, _LOST):
+        raise error
+    return error
 
 
 def result_of(outcome: Outcome, route: Route) -> Any:

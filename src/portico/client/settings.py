@@ -38,6 +38,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
         max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",
+        public_address=environ.get("PORTICO_PUBLIC_ADDRESS") or "",
+        dns_resolver=environ.get("PORTICO_DNS_RESOLVER") or "",
         redirect_after=_number("PORTICO_REDIRECT_AFTER", environ.get("PORTICO_REDIRECT_AFTER"), None),
         rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,

@@ -64,6 +64,10 @@ class ProxyTokens:
         """It is valid no longer."""
         self._tokens.pop(token_id, None)
 
+    def clear(self) -> None:
+        """None is valid any more."""
+        self._tokens.clear()
+
     def check(self, key: bytes, secret: bytes, endpoint: Scope, at: float) -> tuple[Verdict, ProxyToken]:
         """Whether these credentials open this endpoint, and whose they are. `at`: seconds since the epoch."""
         token = self._tokens.get(key.decode("latin-1"), _NOBODY)

@@ -27,6 +27,9 @@ class PacketChannel:
 
     def send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send it now, or when there is room. The descriptors belong to the channel, which closes them."""
+        if not self._open:
+            _close(descriptors)
+            return
         self._unsent.append((packet, descriptors))
         if len(self._unsent) == 1:
             self._write()

@@ -53,6 +53,7 @@ class ProcessContainer:
         self.id = start.container_id
         self.folder = folder
         self.address = f"{folder}/http"
+        self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
         self._overran = False
@@ -77,6 +78,13 @@ class ProcessContainer:
         return self._overran
 
     # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
+    def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
+        """See `model.ports.Container`."""
+        if self._lifeline is None:
+            os.close(descriptor)
+        else:
+            self._lifeline.send(wire.encode(wire.HandOver(input_id, head)), (descriptor,))
+
     def cancel(self, input_id: str) -> None:
         """See `model.ports.Container`."""
         if self._lifeline is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -99,6 +100,7 @@ class FakeContainer:
     def __init__(self, start: ContainerStart, address: str, events: ContainerEvents, handler: Handler | None) -> None:
         self.id = start.container_id
         self.address = address
+        self.takes_connections = False
         self.start = start
         self.gone = False
         self.cancelled: list[str] = []
@@ -117,6 +119,10 @@ class FakeContainer:
         return f"<FakeContainer {self.id} {self.start.function.name} {state}>"
 
     # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
+    def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
+        """See `model.ports.Container`."""
+        os.close(descriptor)
+
     def cancel(self, input_id: str) -> None:
         """See `model.ports.Container`. It has no such input: it answers at once."""
         self.cancelled.append(input_id)

@@ -29,7 +29,7 @@ from portico.model.ports import LineSink
 
 RUNTIME = (
     *("fastapi", "uvicorn", "httptools", "uvloop", "websockets", "python-multipart"),
-    *("msgspec", "cloudpickle", "tblib"),
+    *("msgspec", "cloudpickle", "tblib", "idna"),
 )
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _NO_CODE = ("..", "__pycache__", "")

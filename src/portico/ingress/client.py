@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -15,7 +16,7 @@ from portico.ingress.ports import Refusal
 
 if TYPE_CHECKING:
     from portico.ingress.door import Hosts, Ingress
-    from portico.ingress.tunnel import Tunnel
+    from portico.wire.websocket import Tunnel
 
 HEAD_TIMEOUT: Final = 30.0  # seconds for a request's head
 KEEP_ALIVE: Final = 75.0  # seconds that an idle connection stays
@@ -232,6 +233,18 @@ class ClientConnection(asyncio.Protocol):
     def tunnel_ended(self, tunnel: Tunnel) -> None:
         """The container has closed its side of a WebSocket."""
         self._hang_up(lingering=not tunnel.client_has_closed)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has all that was written."""
+        return not self._corked and not self._transport.get_write_buffer_size()
+
+    def detach(self) -> int:
+        """The connection's descriptor, for whoever goes on with it; it is none of ours any more."""
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        self._current = None
+        self.abort()
+        return descriptor
 
     def close(self) -> None:
         """Send what is written, then close."""

@@ -11,8 +11,9 @@ from portico.ingress import pages
 from portico.ingress.head import RequestHead, ResponseHead
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.redirect import Result
-from portico.ingress.tunnel import Tunnel
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
+from portico.wire.container import OFFER
+from portico.wire.websocket import CLOSING, Tunnel
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -47,6 +48,7 @@ class Exchange:
         "_endpoint",
         "_lease",
         "_max_body",
+        "_offered",
         "_repeatable",
         "_result",
         "_tries",
@@ -90,6 +92,7 @@ class Exchange:
         self._max_body = sys.maxsize  # until its route is known
         self._early = bytearray()  # what follows a request to upgrade
         self._chunked_out = False
+        self._offered = False  # the container gets the client's connection if it accepts the WebSocket
         self._tries = 0
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
 
@@ -232,14 +235,15 @@ class Exchange:
         if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
             self.phase = phase
             return
-        queued = self._lease.queued if self._lease is not None else 0
         is_call = self.head.find(b"content-type") == CONTENT_TYPE
+        refusal = pages.timed_out(self._lease.queued if is_call and self._lease is not None else 0)
         self._part(phase)
         if phase is Phase.SENT:
-            self.refused(pages.timed_out_while_full(queued) if is_call and queued else pages.TIMED_OUT)
+            self.refused(refusal)
         elif phase is Phase.ANSWERING and self._chunked_out and is_call:
             # a caller counts messages: an answer that lacks the last one does not look whole to it
-            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, str(pages.TIMED_OUT.code).encode()))
+            why = f"{refusal.code} {refusal.text.removeprefix('modal-http: ')}".encode()
+            self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, why))
             self.client.exchange_ended(self)
         else:
             self.client.abort()
@@ -255,7 +259,14 @@ class Exchange:
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
         assert self._lease is not None
-        head = self.head.render(self.id.encode(), self.origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
+        self._offered = (
+            self.head.is_websocket
+            and self._lease.takes_connections
+            and not isinstance(self.client, Result)
+            and self.client.is_flushed
+        )
+        origin = b"%b %b" % (self.origin, OFFER) if self._offered else self.origin
+        head = self.head.render(self.id.encode(), origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
         self._body.clear()
         return True
@@ -268,18 +279,22 @@ class Exchange:
 
     def informed(self, status: int, response: ResponseHead) -> None:
         """An interim response (1xx)."""
-        if not self.version_1_0 and not isinstance(self.client, Result):
+        if not (self.version_1_0 or self._offered or isinstance(self.client, Result)):
             lines = b"".join(response.lines)
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
-    def switched(self, response: ResponseHead) -> Tunnel:
-        """The container accepts the upgrade: from here on, bytes pass both ways."""
+    def switched(self, response: ResponseHead) -> Tunnel | None:
+        """The container accepts the upgrade: from here on, bytes pass both ways. None: past us."""
         assert self.upstream is not None
         assert not isinstance(self.client, Result), "a WebSocket is never redirected"
-        self.phase = Phase.TUNNEL
-        self.tunnel = Tunnel(self.client, self.upstream, self.client.ingress.max_message)
         framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
-        self.client.write(response.render(101, self.id.encode(), b"", framing))
+        head = response.render(101, self.id.encode(), b"", framing)
+        if self._offered:
+            self._hand_over(self.client, self.upstream, head)
+            return None
+        self.phase = Phase.TUNNEL
+        self.tunnel = Tunnel(self.client.write, self.upstream.write, self.client.ingress.max_message, self._oversized)
+        self.client.write(head)
         self.client.resume()
         if self._early:
             self.tunnel.from_client(bytes(self._early))
@@ -406,6 +421,22 @@ class Exchange:
         else:
             self.refused(pages.BAD_REDIRECT_METHOD)
         return True
+
+    def _hand_over(self, client: ClientConnection, upstream: UpstreamConnection, head: bytes) -> None:
+        """Let the container have the client's connection; what has come there already goes before."""
+        self.phase = Phase.ENDED
+        self.upstream = None
+        upstream.part(bytes(self._early))
+        self._take_lease().hand_over(client.detach(), head)
+
+    def _oversized(self) -> None:
+        """A message is too large, and both sides have been told."""
+        assert self.upstream is not None
+        assert not isinstance(self.client, Result)
+        # What still comes is the rest of a frame of bounded size, or is thrown away: so both sides may send again.
+        self.upstream.resume()
+        self.client.resume()
+        self.client.close_within(CLOSING)
 
     def _delivering(self) -> None:
         if self._result is not None and self.client is not self._result:

@@ -37,8 +37,10 @@ def too_large(limit: int) -> Refusal:
     return Refusal(413, f"modal-http: bad request: the request's body is over {size}")
 
 
-def timed_out_while_full(queued: int) -> Refusal:
+def timed_out(queued: int) -> Refusal:
     """The refusal of a call that has run for too long, while `queued` others found no slot of its function."""
+    if not queued:
+        return TIMED_OUT
     text = f"{TIMED_OUT.text}; {queued} more waited for it, with no slot free: a call that waits for its own function"
     return replace(TIMED_OUT, text=f"{text} needs a higher max_containers or @modal.concurrent")
 

@@ -24,7 +24,7 @@ class Refusal:
 
 
 class Lease(Protocol):
-    """A slot of one container, busy from the moment it is assigned. Exactly one of the four verbs ends its use."""
+    """A slot of one container, busy from the moment it is assigned. Exactly one of the five verbs ends its use."""
 
     @property
     def address(self) -> str:
@@ -39,6 +39,10 @@ class Lease(Protocol):
         """Whether the container ends because it took more memory than it may."""
 
     @property
+    def takes_connections(self) -> bool:
+        """Whether the container may be handed the client's connection of a WebSocket."""
+
+    @property
     def queued(self) -> int:
         """How many inputs of the same function wait, because no slot of it is free."""
 
@@ -47,6 +51,12 @@ class Lease(Protocol):
 
     def hold(self) -> None:
         """The response has ended, the input goes on: the slot is free when the container says so."""
+
+    def hand_over(self, descriptor: int, head: bytes) -> None:
+        """As `hold`, and the container goes on with the client's connection, to which it first sends `head`.
+
+        The descriptor is the lease's from now on.
+        """
 
     def cancel(self) -> None:
         """Nobody waits for the input any more: end it; the slot is free when the container says so."""

@@ -127,6 +127,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._transport.abort()
 
+    def part(self, last: bytes) -> None:
+        """The container goes on without us, when it has read this; it closes the connection then."""
+        self._exchange = None
+        self._feed = lambda data: self._transport.abort()
+        self._transport.resume_reading()
+        if last:
+            self._transport.write(last)
+        self._transport.write_eof()
+
     def dismiss(self, lease: Lease) -> None:
         """Nobody waits for the answer of a foreign program: say so, and release the lease when it has ended this.
 
@@ -221,7 +230,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
             self._garbled()
             return
-        self._feed = self._exchange.switched(self._head).from_container
+        tunnel = self._exchange.switched(self._head)
+        if tunnel is not None:
+            self._feed = tunnel.from_container
         if rest:
             self._feed(rest)
 

@@ -16,6 +16,7 @@ class Error(Exception):
     """
 
     code = "internal"
+    has_run = True  # of a call that failed: False where its function has certainly not begun
 
     def __init__(self, message: str = "", *, hint: str | None = None, detail: str | None = None) -> None:
         super().__init__(message)

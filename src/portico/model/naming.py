@@ -26,8 +26,14 @@ def host_label(source: str, label: str, *, suffix: str = "") -> str:
 
     `source` is the workspace (with the environment's suffix), `label` what `auto_label` or the user gives, `suffix`
     is "" or "-dev". A longer name is cut, and the cut is marked with a hash of the name without its suffix.
+    InvalidError for one that TLS refuses: after a workspace of one character, a label must not begin with "-".
     """
     base = f"{source}--{label}"
+    if base[2:4] == "--":
+        raise InvalidError(
+            f"Invalid host name: {base!r} has '--' after two characters, which host names reserve.",
+            hint="Give the function a label=, or the app a name, that begins with a letter or digit.",
+        )
     if len(base) + len(suffix) <= MAX_LABEL:
         return base + suffix
     import hashlib  # 4 ms that `import modal` need not pay

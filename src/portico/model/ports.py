@@ -67,6 +67,13 @@ class Container(Protocol):
     # Where it serves HTTP once it is ready: the path of a Unix socket, or "host:port". Each method of a class has a
     # socket of its own, whose path has `door_of` the method behind this.
     address: str
+    takes_connections: bool  # whether it may be handed those of clients
+
+    def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
+        """Give it the client's connection of a WebSocket that it has accepted, and the answer that is due there.
+
+        The descriptor is the container's from now on. It answers with `finished` when the input has ended.
+        """
 
     @property
     def overran(self) -> bool:
@@ -296,6 +303,38 @@ class AdmissionStore(Protocol):
         """Set it, or with None have wider scopes decide."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainRecord:
+    """A custom domain that is registered, as it is stored. Times are seconds since the epoch.
+
+    name: "api.example.com", or "*.example.com", in ASCII. created_by: who registered it. The rest is the last news of a
+    certificate for it, or for a host below it; None while there is none.
+    """
+
+    name: str
+    created_at: float
+    created_by: str
+    certificate_state: str | None = None  # "issued", "failed"
+    certificate_detail: str | None = None  # for which host, or why not
+    certificate_at: float | None = None
+
+
+class DomainStore(Protocol):
+    """The registered custom domains. Each verb is one transaction, as in `Store`."""
+
+    async def all(self) -> list[DomainRecord]:
+        """All of them, by name."""
+
+    async def add(self, domain: DomainRecord) -> None:
+        """One more; ConflictError when it is there."""
+
+    async def remove(self, name: str) -> bool:
+        """Forget it; whether it was there."""
+
+    async def set_certificate(self, name: str, state: str, detail: str | None, at: float) -> None:
+        """The last news of a certificate for it."""
+
+
 class Store(Protocol):
     """The deployed apps. Each verb is one transaction; when it returns, the change survives a power cut."""
 
@@ -318,6 +357,10 @@ class Store(Protocol):
     @property
     def admission(self) -> AdmissionStore:
         """Proxy tokens and policies."""
+
+    @property
+    def domains(self) -> DomainStore:
+        """The registered custom domains."""
 
     async def apps(self, environment: str) -> list[AppRecord]:
         """All apps, the newest first; stopped ones too."""

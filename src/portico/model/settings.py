@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from portico.model.addresses import PublicAddress, parse_name_server, parse_public_address
 from portico.model.errors import InvalidError
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import check_workspace
@@ -28,6 +29,8 @@ class Settings:
     one function may take. secret_key: what the server seals with, 32 bytes in base64; None: the key in the home.
     rate_limit: requests a second to all endpoints together, where no other is set; None: no limit.
     trusted_proxies: addresses and networks, with commas, of proxies that are believed about the clients behind them.
+    public_address: addresses and host names, with commas, at which the internet reaches the server; "": not known here.
+    dns_resolver: the name server that is asked about custom domains, an address and maybe a port; "": the machine's.
     max_websocket_message: a size, or "unlimited". redirect_after: seconds without an answer, after which a client is
     sent to the URL of the result; None: never.
     """
@@ -41,6 +44,8 @@ class Settings:
     limits: Limits = DEFAULT_LIMITS
     trusted_proxies: str = ""
     max_websocket_message: str = "2MiB"
+    public_address: str = ""
+    dns_resolver: str = ""
     redirect_after: int | None = None
 
     def validate(self) -> Settings:
@@ -54,7 +59,7 @@ class Settings:
             raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
         if self.redirect_after is not None and self.redirect_after < 1:
             raise InvalidError(f"PORTICO_REDIRECT_AFTER must be at least 1 second, not {self.redirect_after}.")
-        _ = self.trusted_networks, self.websocket_limit  # they raise
+        _ = self.trusted_networks, self.websocket_limit, self.public, self.name_server  # they raise
         return self
 
     @property
@@ -70,6 +75,8 @@ class Settings:
             "PORTICO_MAX_CONTAINERS": str(self.limits.containers),
             "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
             "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
+            "PORTICO_PUBLIC_ADDRESS": self.public_address,
+            "PORTICO_DNS_RESOLVER": self.dns_resolver,
             "PORTICO_REDIRECT_AFTER": "" if self.redirect_after is None else str(self.redirect_after),
         }
 
@@ -77,6 +84,16 @@ class Settings:
     def trusted_networks(self) -> tuple[Network, ...]:
         """Where the proxies are that are believed."""
         return parse_networks(self.trusted_proxies, "PORTICO_TRUSTED_PROXIES")
+
+    @property
+    def public(self) -> PublicAddress:
+        """Where the internet reaches the server, as far as that was said."""
+        return parse_public_address(self.public_address, "PORTICO_PUBLIC_ADDRESS")
+
+    @property
+    def name_server(self) -> tuple[str, int] | None:
+        """Address and port of the name server that is asked about custom domains; None: the machine's."""
+        return parse_name_server(self.dns_resolver, "PORTICO_DNS_RESOLVER")
 
     @property
     def websocket_limit(self) -> int | None:

@@ -231,6 +231,11 @@ class AppSpec:
         """The functions and methods that have a URL."""
         return tuple(part for function in self.functions for part in function.parts if part.web is not None)
 
+    @property
+    def domains(self) -> dict[str, str]:
+        """The custom domains that are asked for, and the function or method that each is to lead to."""
+        return {name: f.name for f in self.web_functions if f.web is not None for name in f.web.custom_domains}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:

@@ -41,12 +41,17 @@ def check_key(key: str, owner: str) -> str:
         raise InvalidError(
             f"{owner}: the key {_short(key)} has {len(key):,} characters; at most {MAX_KEY:,} are taken."
         )
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise InvalidError(
             f"{owner}: {_short(key)} cannot name an environment variable.",
             hint="Letters, digits and '_', not beginning with a digit.",
         )
     return key
+
+
+def is_key(text: str) -> bool:
+    """Whether it can name an environment variable."""
+    return _KEY.fullmatch(text) is not None
 
 
 def check_secret(name: str, variables: object) -> dict[str, str]:

@@ -160,7 +160,7 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
     )
 
     def on_ready() -> None:
-        lifeline.listen(server.obey)
+        lifeline.listen(server.obey, server.take_over)
         lifeline.send(wire.Ready())
         gc.enable()  # the template turned it off: nothing that was made so far will be garbage
 

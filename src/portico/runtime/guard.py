@@ -55,6 +55,7 @@ class Guard:
         self._in_threads = in_threads
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._sockets: set[str] = set()  # those of them that are WebSockets
+        self._kept: set[str] = set()  # WebSockets of which only this container knows
         self._cancelled: dict[str, None] = {}  # a set in order of arrival
 
     def __repr__(self) -> str:
@@ -106,6 +107,18 @@ class Guard:
         else:
             self._interrupt(input_id)
 
+    def keep(self, input_id: str) -> None:
+        """The ingress knows no more of this input, which is a WebSocket: Done will say when it has ended."""
+        if input_id in self._running:
+            self._kept.add(input_id)
+        else:
+            self._done(input_id)
+
+    def leave(self, input_id: str) -> None:
+        """The client of a kept input has left."""
+        if input_id in self._kept:
+            self.cancel(input_id)
+
     def cancel_all(self) -> None:
         """End all inputs, at once."""
         for input_id in list(self._running):
@@ -121,8 +134,9 @@ class Guard:
     def _ended(self, input_id: str, held: bool) -> None:
         del self._running[input_id]
         self._sockets.discard(input_id)
-        if held or input_id in self._cancelled:
+        if held or input_id in self._cancelled or input_id in self._kept:
             self._cancelled.pop(input_id, None)
+            self._kept.discard(input_id)
             self._done(input_id)
 
     def _forget(self) -> None:
@@ -237,7 +251,7 @@ def _identify(scope: Scope) -> str:
     headers = scope["headers"]
     if not headers or headers[0][0] != INPUT_HEADER:
         return ""
-    identifier, address, port, scheme = headers[0][1].decode("latin-1").split(" ")
+    identifier, address, port, scheme, *_ = headers[0][1].decode("latin-1").split(" ")
     headers[0] = (b"x-request-id", identifier.encode())
     scope["client"] = (address, int(port))
     scope["scheme"] = _WEBSOCKET_SCHEMES[scheme] if scope["type"] == "websocket" else scheme

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,6 +13,7 @@ from portico.wire import container as wire
 
 _MAX_CAUSE = 1_000  # characters; in JSON at most six bytes each, so that both fit a packet
 _MAX_DETAIL = 8_000
+_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Lifeline:
@@ -31,25 +33,37 @@ class Lifeline:
         """Say that the container cannot become ready."""
         self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail)))
 
-    def listen(self, on_message: Callable[[wire.Cancel | wire.Stop], None]) -> None:
-        """Hand over what the server says, on the running loop."""
+    def listen(
+        self,
+        on_message: Callable[[wire.Cancel | wire.Stop], None],
+        on_connection: Callable[[wire.HandOver, socket.socket], None] | None = None,
+    ) -> None:
+        """Pass on what the server says, on the running loop; and the connections that it hands over."""
 
         def on_readable() -> None:
-            while packet := self._receive():
-                on_message(wire.to_container(packet))
+            while True:
+                packet, descriptors = self._receive()
+                if not packet:
+                    break
+                message = wire.to_container(packet)
+                if not isinstance(message, wire.HandOver):
+                    on_message(message)
+                elif on_connection is not None and descriptors:
+                    on_connection(message, socket.socket(fileno=descriptors[0]))
 
         asyncio.get_running_loop().add_reader(self._socket.fileno(), on_readable)
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> tuple[bytes, Sequence[int]]:
+        # `socket.recv_fds` does not pass flags on in Python 3.11, and would wait
         try:
-            packet = self._socket.recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+            packet, ancillary, _, _ = self._socket.recvmsg(wire.MAX_PACKET, socket.CMSG_LEN(4), _FLAGS)
         except BlockingIOError:
-            return b""
+            return b"", ()
         except OSError:
-            packet = b""
+            packet, ancillary = b"", []
         if not packet:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        return packet
+        return packet, [struct.unpack("i", data)[0] for _, _, data in ancillary]
 
 
 def shorten(text: str) -> str:

@@ -22,10 +22,11 @@ from uvicorn.server import ServerState
 from portico.model.naming import door_of
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
+from portico.runtime.handover import Handover
 from portico.runtime.lifespan import Lifespan
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
-from portico.wire.container import Cancel, Stop
+from portico.wire.container import INPUT_HEADER, OFFER, Cancel, HandOver, Stop
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
 _FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
@@ -52,16 +53,14 @@ class Server:
         explain: Explain,
     ) -> None:
         self._threads = max_inputs + _FRAMEWORK_THREADS
-        # with what a packed message may have more: the limit is on what is on the wire, too
-        self._max_message = sys.maxsize if max_message is None else max_message + allowance(max_message)
+        self._max_message = max_message
         self._explain = explain
         self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
         self._doors = [
             _Door(endpoint, socket_path + door_of(method), self._guard.beside(endpoint.app))
             for method, endpoint in endpoints.items()
         ]
-        self._state = ServerState()
-        self._state.connections = _Connections()
+        self._state = _State(self._max_message, self._guard.leave)
         self._stop: asyncio.Future[float] | None = None
         self._limiter: Any = None
 
@@ -73,7 +72,7 @@ class Server:
         for door in self._doors:
             if door.lifespan is not None:
                 await door.lifespan.startup()
-        servers = [await door.open(self._state, self._max_message) for door in self._doors]
+        servers = [await door.open(self._state) for door in self._doors]
         loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
         on_ready()
         grace = await self._stop
@@ -82,9 +81,20 @@ class Server:
         await self._drain(grace)
         await self._shut_down()
 
+    def take_over(self, message: HandOver, connection: socket.socket) -> None:
+        """The client's connection of a WebSocket that an app here has accepted."""
+        handover = self._state.handovers.get(message.input_id)
+        if handover is None:
+            connection.close()
+        else:
+            handover.take(connection, message.head)
+        self._guard.keep(message.input_id)
+
     def obey(self, message: Cancel | Stop) -> None:
         """What the server says."""
         if isinstance(message, Cancel):
+            if handover := self._state.handovers.get(message.input_id):
+                handover.end()
             self._guard.cancel(message.input_id)
         else:
             self._stop_within(message.grace)
@@ -136,10 +146,10 @@ class _Door:
         self._path = path
         self._guard = guard
 
-    async def open(self, state: ServerState, max_message: int) -> asyncio.Server:
+    async def open(self, state: _State) -> asyncio.Server:
         """Listen."""
         loop = asyncio.get_running_loop()
-        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), max_message)
+        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), state.max_message)
         protocol = _TunnelProtocol if self._tunnels else _Protocol
         app_state = self.lifespan.state if self.lifespan is not None else {}
         return await loop.create_unix_server(lambda: protocol(config, state, app_state, loop), self._path, backlog=2048)
@@ -156,6 +166,18 @@ class _Protocol(HttpToolsProtocol):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().connection_made(transport)
 
+    def handle_websocket_upgrade(self) -> None:
+        self._expect_connection()
+        super().handle_websocket_upgrade()
+
+    def _expect_connection(self) -> None:
+        """If the ingress offers the client's connection, what follows goes by way of what will take that over."""
+        name, value = self.headers[0]
+        if name != INPUT_HEADER or not value.endswith(b" " + OFFER):
+            return
+        assert isinstance(self.server_state, _State)
+        self.transport = self.server_state.expect(value.partition(b" ")[0].decode(), self.transport, self)
+
 
 class _TunnelProtocol(_Protocol):
     """A request to upgrade is a request like any other here, with a tunnel: its app may take the connection over."""
@@ -165,6 +187,7 @@ class _TunnelProtocol(_Protocol):
     def on_headers_complete(self) -> None:
         upgrade = self.parser.should_upgrade()
         if upgrade:
+            self._expect_connection()
             self._tunnel = Tunnel(self.transport)
             self.scope["extensions"] = {EXTENSION: self._tunnel}  # type: ignore[dict-item]  # it goes no further than to us
         super().on_headers_complete()
@@ -199,6 +222,30 @@ class _TunnelProtocol(_Protocol):
             self._tunnel.client_has_gone()
 
 
+class _State(ServerState):
+    """What the connections of a server share, and the WebSockets whose clients' connections are, or will be, here.
+
+    max_message: what a WebSocket's message may have, in bytes, or None. on_left: hears whose clients have left.
+    """
+
+    def __init__(self, max_message: int | None, on_left: Callable[[str], None]) -> None:
+        super().__init__()
+        self.connections = _Connections()
+        self.handovers: dict[str, Handover] = {}
+        self.max_message = max_message
+        self._on_left = on_left
+
+    def expect(self, input_id: str, transport: asyncio.Transport, protocol: asyncio.Protocol) -> Handover:
+        """Let this input's protocol go on with the client's connection."""
+
+        def ended() -> None:
+            self.handovers.pop(input_id, None)
+            self._on_left(input_id)
+
+        handover = self.handovers[input_id] = Handover(transport, protocol, self.max_message, ended)
+        return handover
+
+
 class _Connections(set[Any]):
     """The open connections, as uvicorn's protocols keep them; one can wait for the last to go."""
 
@@ -225,14 +272,16 @@ class _Connections(set[Any]):
             self._emptied.set_result(None)
 
 
-def _config(app: Guard, ws: Any, max_message: int) -> uvicorn.Config:
+def _config(app: Guard, ws: Any, max_message: int | None) -> uvicorn.Config:
+    # with what a packed message may have more: the limit is on what is on the wire, too
+    unpacked = sys.maxsize if max_message is None else max_message + allowance(max_message)
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
         ws=ws,
-        ws_max_size=max_message,
+        ws_max_size=unpacked,
         ws_ping_interval=None,  # it would end a WebSocket whose app, or client, reads nothing for a while
         log_config=None,
         access_log=False,

@@ -6,7 +6,7 @@ themselves, from the answer to the handshake on. Here they get one end of a pair
 Laws:
 1. The connection belongs to the app from the first byte that it sends. Until then an HTTP response may go out instead.
 2. What waits between both sides is what the buffers of the two connections hold: whoever is slow slows the other.
-3. How large messages may be is for the ingress to say.
+3. How large messages may be is for others to say: the ingress, or what has taken the connection over from it.
 4. When Close frames have passed both ways, or the app has ended without one, the connection is closed.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -14,13 +13,14 @@ if TYPE_CHECKING:
     from portico.client.answers import Route, Say
 
 R = TypeVar("R")
-_LATER = frozenset({"logs", "hydrate", "get_dashboard_url", "get_call_graph"})
+_LATER = frozenset({"iter", "logs", "hydrate", "get_dashboard_url", "get_call_graph"})
 
 
 class FunctionCall(Generic[R]):
     """Made by `Function.spawn(...)`, or from its `object_id` by `FunctionCall.from_id`, in any process."""
 
-    gather: Callable[..., Any]
+    from_id: _FromId
+    gather: _Gather
 
     def __init__(self, object_id: str) -> None:
         self._object_id = object_id
@@ -32,13 +32,6 @@ class FunctionCall(Generic[R]):
     def object_id(self) -> str:
         """Its id, "fc-…"."""
         return self._object_id
-
-    @staticmethod
-    def from_id(function_call_id: str) -> FunctionCall[Any]:
-        """The call with this id. Nothing is asked of a server until it is used."""
-        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
-            raise InvalidError(f"Not the id of a function call: {function_call_id!r}.", hint="It begins with 'fc-'.")
-        return FunctionCall(function_call_id)
 
     async def _get_aio(self, timeout: float | None = None, *, index: int = 0) -> R:  # noqa: ASYNC109 - as `get` has it
         route, say = self._result(timeout, index)
@@ -108,6 +101,20 @@ class FunctionCall(Generic[R]):
         return stored(calls_address()[0], self._object_id, verb)
 
 
+class _FromId:
+    """`FunctionCall.from_id(...)` and `FunctionCall.from_id.aio(...)`."""
+
+    def __call__(self, function_call_id: str) -> FunctionCall[Any]:
+        """The call with this id. Nothing is asked of a server until it is used."""
+        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
+            raise InvalidError(f"Not the id of a function call: {function_call_id!r}.", hint="It begins with 'fc-'.")
+        return FunctionCall(function_call_id)
+
+    async def aio(self, function_call_id: str) -> FunctionCall[Any]:
+        """The same, to be awaited."""
+        return self(function_call_id)
+
+
 class _Gather:
     """`FunctionCall.gather(...)` and `FunctionCall.gather.aio(...)`."""
 
@@ -126,4 +133,5 @@ class _Gather:
         return list(await asyncio.gather(*(call.get.aio() for call in function_calls)))
 
 
+FunctionCall.from_id = _FromId()
 FunctionCall.gather = _Gather()

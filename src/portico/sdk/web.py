@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -12,12 +11,12 @@ from portico.model.errors import InvalidError
 from portico.model.naming import check_label
 from portico.model.spec import WebKind, WebSpec
 from portico.sdk.partial import PartialFunction, check_parentheses, is_method, partial_of
+from portico.wire.domains import domain_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT")
-_DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}", re.IGNORECASE)
 
 Decorator = Callable[[PartialFunction[P, R] | Callable[P, R]], PartialFunction[P, R]]
 
@@ -107,11 +106,12 @@ def _domains(domains: Iterable[str] | None, kind: WebKind) -> tuple[str, ...]:
             f"`custom_domains` of `@modal.{kind}` must be a list of strings, not a bare string.",
             hint=f"Write custom_domains=[{domains!r}].",
         )
-    names = tuple(domains)
-    for name in names:
-        if not isinstance(name, str) or not _DOMAIN.fullmatch(name):
-            raise InvalidError(f"Not a domain name in `custom_domains` of `@modal.{kind}`: {name!r}.")
-    return tuple(name.lower() for name in names)
+    if not isinstance(domains, Iterable):
+        raise InvalidError(f"`custom_domains` of `@modal.{kind}` must be a list of strings, not {domains!r}.")
+    try:
+        return tuple(dict.fromkeys(domain_name(name) for name in domains))
+    except InvalidError as error:
+        raise InvalidError(f"`custom_domains` of `@modal.{kind}`: {error.message}", hint=error.hint) from None
 
 
 def _decorator(web: WebSpec) -> Decorator[P, R]:

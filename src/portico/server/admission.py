@@ -20,6 +20,7 @@ from portico.model.policy import DEFAULT_MAX_BODY, Policies, Scope, Setting, che
 from portico.model.ports import ProxyTokenRecord, Store
 from portico.model.spec import FunctionSpec
 from portico.server.dataplane import Bridge, DataPlane
+from portico.server.environments import Environments
 from portico.wire.control import (
     NewProxyToken,
     ProxyTokenInfo,
@@ -43,21 +44,24 @@ class AdmissionControl:
         rate_limit: float | None,
         *,
         store: Callable[[], Awaitable[Store]],
+        environments: Environments,
         data: DataPlane,
         bridge: Bridge,
     ) -> None:
         self._rate_limit = rate_limit
         self._store = store
+        self._environments = environments
         self._data = data
         self._bridge = bridge
         self._policies = Policies()
         self._order = asyncio.Lock()  # what is stored last is what the data path hears last
 
     async def load(self) -> None:
-        """Have the data path know what is stored; before the first route, and when an environment has another name."""
+        """Have the data path know what is stored; before the first route, and when an environment has changed."""
         async with self._order:
-            for record in await (await self._store()).admission.tokens():
-                await self._bridge.call(self._data.put_token, _token(record), record.rate_limit)
+            records = await (await self._store()).admission.tokens()
+            tokens = [(_token(record), record.rate_limit) for record in records]
+            await self._bridge.call(self._data.set_tokens, tokens)
             await self._tell_policies()
 
     async def save(self) -> None:
@@ -97,6 +101,8 @@ class AdmissionControl:
         """Set one, or unset it; it holds for all requests from now on."""
         setting, scope = _setting(change.setting), _scope(change)
         value = None if change.value is None else check_value(setting, change.value)
+        if value is not None and scope.environment:
+            await self._environments.find(scope.environment)
         async with self._order:
             await (await self._store()).admission.set_policy(scope, setting, value)
             await self._tell_policies()
@@ -115,6 +121,8 @@ class AdmissionControl:
     async def create_proxy_token(self, request: ProxyTokenRequest) -> NewProxyToken:
         """A new one; its secret is told this once."""
         _check(request)
+        for environment in request.environments:
+            await self._environments.find(environment)
         now = time.time()
         new = NewProxyToken(id=f"wk-{_random()}", secret=f"ws-{_random()}")
         record = ProxyTokenRecord(
@@ -172,7 +180,7 @@ def _check(request: ProxyTokenRequest) -> None:
     for endpoint in request.endpoints:
         app, slash, function = endpoint.partition("/")
         check_object_name(app, "app")
-        if slash and not function:
+        if slash and (not function or "/" in function):
             raise InvalidError(f"Not an endpoint: {endpoint!r}.", hint="Write APP/FUNCTION, or APP for all of an app.")
 
 

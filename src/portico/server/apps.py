@@ -177,7 +177,8 @@ class Apps:
     async def _functions(
         self, app_id: str, spec: AppSpec, urls: dict[str, str], environment: str
     ) -> list[FunctionInfo]:
-        endpoints = {endpoint.function: endpoint for endpoint in self._rollouts.endpoints(spec, urls, environment)}
+        found = await self._rollouts.endpoints(app_id, spec, urls, environment)
+        endpoints = {endpoint.function: endpoint for endpoint in found}
         counts = await self._bridge.call(self._data.counts, app_id)
         rows: list[FunctionInfo] = []
 
@@ -188,6 +189,7 @@ class Apps:
                     name=name,
                     url=None if endpoint is None else endpoint.url,
                     protected=endpoint is not None and endpoint.protected,
+                    custom_urls=[] if endpoint is None else endpoint.custom_urls,
                     containers=c.ready,
                     running=c.running,
                     queued=c.queued,

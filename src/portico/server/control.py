@@ -28,6 +28,7 @@ from portico.server.admission import AdmissionControl
 from portico.server.apps import Apps
 from portico.server.call_places import CallPlaces
 from portico.server.dataplane import Bridge, DataPlane, Sockets
+from portico.server.domains import Domains
 from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
 from portico.server.environments import Environments
@@ -117,7 +118,10 @@ class ControlPlane:
         await images.sweep()
         environments = Environments(settings.workspace, opened)
         secrets = Secrets(store=opened, environments=environments, data=outside.data, bridge=outside.bridge)
-        self._admission = AdmissionControl(settings.rate_limit, store=opened, data=outside.data, bridge=outside.bridge)
+        self._admission = AdmissionControl(
+            settings.rate_limit, store=opened, environments=environments, data=outside.data, bridge=outside.bridge
+        )
+        domains = Domains(settings, store=opened, data=outside.data, bridge=outside.bridge)
         self._rollouts = Rollouts(
             settings,
             outside.port,
@@ -125,6 +129,7 @@ class ControlPlane:
             environments=environments,
             secrets=secrets,
             admission=self._admission,
+            domains=domains,
             blobs=blobs,
             images=images,
             data=outside.data,
@@ -146,7 +151,7 @@ class ControlPlane:
         places = EnvironmentControl(
             environments, store=opened, apps=apps, rollouts=self._rollouts, access=access, admission=self._admission
         )
-        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission)
+        app = make_app(service, apps, self._rollouts, blobs, places, access, secrets, self._admission, domains)
         await self._listen(app, settings.control_socket)
         functions = Functions(outside.data, outside.bridge)
         called = CallPlaces(functions, opened, self._rollouts)
@@ -154,14 +159,15 @@ class ControlPlane:
         await self._listen(public, outside.sockets.public)
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
-        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission))
+        self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission, domains))
 
-    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl) -> None:
+    async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl, domains: Domains) -> None:
         try:
             assert self._calls is not None
             await self._calls.begin()
             outside.data.on_tokens_used = lambda: self._save_uses(admission)
             await admission.load()  # before there is a route that it protects
+            await domains.known()
             await rollouts.boot()
             await self._calls.booted(rollouts.deployed)
         except StateError as error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from portico.core.calling import CallTable
-from portico.core.routes import RouteTable
+from portico.core.domains import covering
+from portico.core.routes import Claim, Owner, RouteTable
 from portico.core.secrets import SecretTable
 from portico.core.tokens import ProxyToken
 from portico.ingress import pages
@@ -37,6 +38,7 @@ log = logging.getLogger("portico.dataplane")
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
+LAST_WORDS: Final = 2.0  # seconds for inputs to end that were cut off when the server ended
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
@@ -60,6 +62,11 @@ class Release:
     labels: dict[str, str]  # function -> label
     urls: dict[str, str]  # function -> URL
     suffix: str = ""  # what ends its labels: "-dev", as an ephemeral app has it
+
+    @property
+    def owner(self) -> Owner:
+        """Who has its names."""
+        return Owner(self.app_id, self.app_name, self.environment, self.ephemeral)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +94,10 @@ class LiveApp:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An app that comes up: where those wait who ask for it meanwhile, by label and by host."""
+    """An app that comes up: where those wait who ask for it meanwhile, by label or domain, and by host of calls."""
 
-    app_name: str
-    labels: dict[str, Gate]
+    owner: Owner
+    names: dict[str, Gate]
     hosts: dict[str, Gate]
 
 
@@ -199,6 +206,7 @@ class DataPlane:
         self._system_log = system_log
         self._loop = asyncio.get_running_loop()
         self._routes: RouteTable[Endpoint] = RouteTable()
+        self._registered: frozenset[str] = frozenset()  # custom domains
         self._secrets = SecretTable()
         self._apps: dict[str, LiveApp] = {}
         self._expected: dict[str, Expected] = {}  # by app id
@@ -217,19 +225,23 @@ class DataPlane:
 
     # -- the ingress's directory ----------------------------------------------------------------------------------
     def find(self, host: str) -> Route | Refusal:
-        """Where a host leads: labels to endpoints; the bare domain, addresses and the machine's names to the API."""
-        label, dot, domain = host.partition(".")
-        if host in (self._domain, "localhost") or label == self._machine or _is_address(host):
+        """Where a host leads: labels and domains to endpoints; the server's own names and addresses to the API."""
+        if host in (self._domain, "localhost") or _is_address(host):
             return self._control
-        if not dot or domain != self._domain:
+        claim = self._claim_of(host)
+        if claim is not None:
+            return self._route_of(claim)
+        label, dot, _ = host.partition(".")
+        if label == self._machine:
+            return self._control
+        if not dot or self._gates is None:
             return pages.INVALID_CALL
-        claim = self._routes.get(label)
-        if claim is None:
-            return pages.INVALID_CALL if self._gates is None else Route(self._gates.setdefault(host, Gate()))
-        target = claim.target
-        if isinstance(target, FunctionEndpoint | MethodEndpoint):
-            return self._admission.route(target, target.place, protected=target.is_protected)
-        return pages.STOPPED if target is None else Route(target)
+        return Route(self._gates.setdefault(host, Gate()))
+
+    def is_live(self, host: str) -> bool:
+        """Whether this host leads to a living app now, by its label or by a custom domain, exact or by a wildcard."""
+        claim = self._claim_of(host)
+        return claim is not None and claim.target is not None
 
     def claimed(self) -> None:
         """It is known which labels there are: those who came before may go on."""
@@ -240,17 +252,39 @@ class DataPlane:
         self.calls.claimed()
 
     # -- verbs for the control plane ------------------------------------------------------------------------------
-    def check_labels(self, release: Release) -> list[tuple[str, str]]:
-        """ConflictError where it may not have its labels; else id and name of the apps that it takes labels from."""
-        taken = self._routes.check(list(release.labels.values()), release.app_id, ephemeral=release.ephemeral)
-        return sorted({(claim.app_id, claim.app_name) for claim in taken})
+    def check_names(self, release: Release) -> list[Owner]:
+        """ConflictError where it may not have its labels or, deployed, its domains; else those who lose some to it."""
+        names = self._names(release)
+        if not release.ephemeral:
+            names = {**names, **release.spec.domains}
+        taken = self._routes.check(names, release.owner)
+        return list(dict.fromkeys(claim.owner for claim in taken))
 
-    def claim(self, app_id: str, app_name: str, labels: list[str], hosts: list[str]) -> None:
-        """An app will come up: it has its labels, and who asks waits. ConflictError where it may not have them."""
+    def set_domains(self, registered: Collection[str]) -> None:
+        """These custom domains are registered, and no others: living apps that name one have it, as far as they may."""
+        self._registered = frozenset(registered)
+        self._routes.drop([name for name in self._routes.domains() if covering(name, self._registered) is None])
+        for app in self._apps.values():
+            self._routes.assign(app.release.owner, self._targets(app))
+        self.ingress.routes_changed()
+
+    def domain_holders(self) -> dict[str, Owner]:
+        """The custom domains that lead to apps, and who has each."""
+        return self._routes.domains()
+
+    def domains(self, app_id: str) -> dict[str, str]:
+        """The custom domains that lead to this app, and the function that each leads to."""
+        app = self._apps.get(app_id)
+        holders = self._routes.domains()
+        asked = {} if app is None else app.release.spec.domains
+        return {name: f for name, f in asked.items() if name in holders and holders[name].app_id == app_id}
+
+    def claim(self, owner: Owner, names: list[str], hosts: list[str]) -> None:
+        """An app will come up: it has its names, and who asks waits. ConflictError where it may not have them."""
         hosts += [other_host(host, domain) for host in hosts for domain in (SPAWN_DOMAIN, CONTROL_DOMAIN)]
-        waiting = Expected(app_name, {label: Gate() for label in labels}, {host: Gate() for host in hosts})
-        self._lead(app_id, app_name, dict(waiting.labels), dict(waiting.hosts), ephemeral=False)
-        self._expected[app_id] = waiting
+        waiting = Expected(owner, {name: Gate() for name in names}, {host: Gate() for host in hosts})
+        self._lead(owner, dict(waiting.names), dict(waiting.hosts))
+        self._expected[owner.app_id] = waiting
 
     def install(self, release: Release) -> None:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
@@ -300,24 +334,24 @@ class DataPlane:
                 endpoint.release()
 
     def stop(self, app_id: str) -> None:
-        """The app's labels answer that it is stopped; running inputs end."""
+        """The app's names answer that it is stopped; running inputs end."""
         app = self._apps.pop(app_id, None)
         returned = self._routes.stop(app_id)
         self.calls.table.remove(app_id)
         self.ingress.routes_changed()
         self._open_gates(app_id)
         for owner in sorted(set(returned.values())):
-            self._system_log(owner, "", "", "the app that had taken over a label of this one has ended; it is back")
+            self._system_log(owner, "", "", "the app that had taken over a URL of this one has ended; it is back")
         if app is not None:
             for endpoint in app.endpoints.values():
                 self._let_go(endpoint.stop(pages.STOPPED))
             self._keep_templates()
 
-    def stopped_label(self, app_id: str, app_name: str, label: str) -> None:
-        """Remember, after a restart, that a label belonged to an app that was stopped."""
-        if self._routes.get(label) is None:
-            self._routes.assign(app_id, app_name, {label: Unavailable(pages.STOPPED)}, ephemeral=False)
-            self._routes.stop(app_id)
+    def stopped_name(self, owner: Owner, name: str) -> None:
+        """Remember, after a restart, that a name belonged to an app that was stopped."""
+        if self._routes.get(name) is None:
+            self._routes.assign(owner, {name: Unavailable(pages.STOPPED)})
+            self._routes.stop(owner.app_id)
 
     def unavailable(self, app_id: str, cause: str) -> None:
         """An app that was to come up cannot: whoever asks for it is told the cause, with 503."""
@@ -326,8 +360,8 @@ class DataPlane:
             return  # it has come up otherwise
         text = f"modal-http: this app could not be brought up: {cause}"
         target = Unavailable(Refusal(503, text, retry_after=30, code="start_failed"))
-        labels, hosts = dict.fromkeys(waiting.labels, target), dict.fromkeys(waiting.hosts, target)
-        self._lead(app_id, waiting.app_name, dict(labels), dict(hosts), ephemeral=False)
+        names, hosts = dict.fromkeys(waiting.names, target), dict.fromkeys(waiting.hosts, target)
+        self._lead(waiting.owner, dict(names), dict(hosts))
 
     def learn_secret(self, environment: str, name: str, variables: Mapping[str, str] | None) -> None:
         """What a secret has that an app names; None: there is none."""
@@ -341,6 +375,12 @@ class DataPlane:
         """They hold for all requests from now on."""
         self._admission.set_policies(policies)
         self.ingress.routes_changed()
+
+    def set_tokens(self, tokens: Iterable[tuple[ProxyToken, float | None]]) -> None:
+        """These proxy tokens are valid from now on, and no others; each with its rate limit."""
+        self._admission.tokens.clear()
+        for token, rate_limit in tokens:
+            self._admission.put_token(token, rate_limit)
 
     def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
         """A proxy token that is valid from now on."""
@@ -399,16 +439,19 @@ class DataPlane:
         """End all: first the door, then the apps, then what runs them."""
         gates = [*(self._gates or {}).values()]
         for waiting in self._expected.values():
-            gates += [*waiting.labels.values(), *waiting.hosts.values()]
+            gates += [*waiting.names.values(), *waiting.hosts.values()]
         for gate in gates:
             gate.open(SHUTTING_DOWN)
         self.calls.close()
+        began = self._loop.time()
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
-        idle = [task for task, supervisor in self._leaving.items() if not supervisor.counts.running]
-        if idle:  # they run their exit handlers; what still has inputs had its time
-            await asyncio.wait(idle, timeout=STOP_GRACE)
+        left = max(LAST_WORDS, began + grace - self._loop.time())
+        for supervisor in self._leaving.values():
+            supervisor.finish(left)  # what runs where the ingress does not see it: WebSockets
+        if self._leaving:  # others run their exit handlers
+            await asyncio.wait(list(self._leaving), timeout=STOP_GRACE)
         await self._engine.close()
         for task in (*self._background, *self._leaving):
             task.cancel()
@@ -417,7 +460,7 @@ class DataPlane:
     async def _finish(self, release: Release, supervisors: dict[str, Supervisor | Pools], commit: Commit) -> None:
         async with self._committing:
             try:
-                self.check_labels(release)
+                self.check_names(release)
                 await commit()
                 if release.ephemeral and release.app_id not in self._apps:
                     raise NotFoundError(f"The app {release.app_name!r} has ended meanwhile.")
@@ -486,9 +529,7 @@ class DataPlane:
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
         app.parts = self._parts(app)
-        targets: dict[str, Endpoint] = {label: app.parts[name] for name, label in release.labels.items()}
-        hosts = _callable(release, app)
-        self._lead(release.app_id, release.app_name, targets, hosts, ephemeral=release.ephemeral)
+        self._lead(release.owner, self._targets(app), _callable(release, app))
         self._keep_templates()
 
     def _parts(self, app: LiveApp) -> dict[str, FunctionEndpoint | MethodEndpoint]:
@@ -504,21 +545,47 @@ class DataPlane:
                 parts[part.name] = MethodEndpoint(endpoint, part, called=not is_web, desk=desk)
         return parts
 
-    def _lead(
-        self, app_id: str, app_name: str, labels: dict[str, Endpoint], hosts: dict[str, Endpoint], *, ephemeral: bool
-    ) -> None:
-        """From now on the app's labels, and the hosts of its functions, lead there."""
-        self._routes.assign(app_id, app_name, labels, ephemeral=ephemeral)
-        self.calls.table.assign(app_id, hosts, ephemeral=ephemeral)
+    def _names(self, release: Release) -> dict[str, str]:
+        """Labels and custom domains that an app has, and the function that each leads to."""
+        labels = {label: function for function, label in release.labels.items()}
+        return labels | {
+            domain: function
+            for domain, function in release.spec.domains.items()
+            if covering(domain, self._registered) is not None and self._routes.may_have(domain, release.owner)
+        }
+
+    def _targets(self, app: LiveApp) -> dict[str, Endpoint]:
+        return {name: app.parts[function] for name, function in self._names(app.release).items()}
+
+    def _claim_of(self, host: str) -> Claim[Endpoint] | None:
+        """Whose host this is, by its label or by a custom domain. A wildcard leaves the machine's name to the server:
+        whoever deploys from elsewhere may use it, and sends a token there.
+        """
+        label, _, domain = host.partition(".")
+        if domain == self._domain:
+            return self._routes.get(label)
+        return self._routes.get(host) if domain and label == self._machine else self._routes.at(host)
+
+    def _route_of(self, claim: Claim[Endpoint]) -> Route | Refusal:
+        target = claim.target
+        if isinstance(target, FunctionEndpoint | MethodEndpoint):
+            return self._admission.route(target, target.place, protected=target.is_protected)
+        return pages.STOPPED if target is None else Route(target)
+
+    def _lead(self, owner: Owner, names: dict[str, Endpoint], hosts: dict[str, Endpoint]) -> None:
+        """From now on the app's labels and domains, and the hosts of its functions, lead there."""
+        self._routes.assign(owner, names)
+        self.calls.table.assign(owner.app_id, hosts, ephemeral=owner.ephemeral)
         self.ingress.routes_changed()
-        self._open_gates(app_id)
+        self._open_gates(owner.app_id)
 
     def _open_gates(self, app_id: str) -> None:
         """Those who waited for the app to come up go on."""
         waiting = self._expected.pop(app_id, None)
         if waiting is not None:
-            for label, gate in waiting.labels.items():
-                gate.open(self.find(f"{label}.{self._domain}"))
+            for name, gate in waiting.names.items():
+                claim = self._routes.get(name)
+                gate.open(pages.INVALID_CALL if claim is None else self._route_of(claim))
             for host, gate in waiting.hosts.items():
                 gate.open(self.calls.find(host))
 

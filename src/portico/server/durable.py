@@ -26,6 +26,7 @@ from portico.server.courier import Delivery, LostError, carry, contents, keep
 from portico.server.dataplane import Bridge, DataPlane
 from portico.server.journal import Journal
 from portico.server.seat import Seat, kill
+from portico.wire.calls import CONTENT_TYPE
 
 log = logging.getLogger("portico.durable")
 
@@ -56,7 +57,7 @@ class Job:
         self.call = call
         self.running: asyncio.Task[None] | None = None
         self.lease: Lease | None = None
-        self.ending: str | None = None  # the code of why it is ended from outside
+        self.ending: Outcome | None = None  # what it comes to, because it is ended from outside
         self.terminate = False  # its container goes with it
 
     def __repr__(self) -> str:
@@ -173,11 +174,11 @@ class DurableCalls:
         if job is None:
             await self._finish(call, CANCELLED)
         elif job.running is None:
-            job.ending = "cancelled"
+            job.ending = CANCELLED
             await self._finish(call, CANCELLED)
         else:
             job.terminate = terminate
-            self._end(job, "cancelled")
+            self._end(job, CANCELLED)
             await asyncio.wait([job.running])
 
     # -- for rollouts ---------------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ class DurableCalls:
         """One attempt."""
         line = queue.line
         target = job.call.head.split(b" ", 2)[1]
-        seat = Seat(asyncio.get_running_loop(), target, lambda: self._end(job, "function_timeout"))
+        seat = Seat(asyncio.get_running_loop(), target, lambda queued: self._end(job, _timed_out(job.call, queued)))
         waits = True
         try:
             # an id of its own for each attempt: a container may still have to hear of the end of an earlier one
@@ -329,7 +330,7 @@ class DurableCalls:
             if job.lease is None:
                 self._bridge.post(seat.leave)
             if job.ending is not None and not self._closing:
-                await self._ended(job)
+                await self._ended(job, job.ending)
         except Exception:
             log.exception("the call %s could not be carried out", job.call.id)
             await self._finish(job.call, BROKEN)
@@ -396,20 +397,19 @@ class DurableCalls:
             queue.line.again(job)
             queue.parked = True
 
-    def _end(self, job: Job, code: str) -> None:
+    def _end(self, job: Job, outcome: Outcome) -> None:
         """End an attempt from outside."""
         if job.running is not None and job.ending is None:
-            job.ending = code
+            job.ending = outcome
             job.running.cancel()
 
-    async def _ended(self, job: Job) -> None:
+    async def _ended(self, job: Job, outcome: Outcome) -> None:
         """An attempt was ended from outside."""
-        code, job.ending = job.ending, None
-        if code == "function_timeout":
-            outcome = Outcome(status=500, body=_text(_plain(pages.TIMED_OUT)), code=code)
+        job.ending = None
+        if outcome is CANCELLED:
+            job.call = await self._finish(job.call, outcome)
+        else:  # its time was up
             await self._job_failed(job, outcome)
-        else:
-            job.call = await self._finish(job.call, CANCELLED)
 
     async def _job_failed(self, job: Job, outcome: Outcome) -> None:
         job.call, change = await self._failed(job.call, outcome)
@@ -465,7 +465,7 @@ class DurableCalls:
         job = self._jobs.get(call.id)
         if job is None or job.running is None:
             if job is not None:
-                job.ending = "remote"
+                job.ending = STOPPED
             await self._finish(call, STOPPED)
 
     def _sweep(self) -> None:
@@ -487,6 +487,11 @@ class DurableCalls:
 
 def _outcome(delivery: Delivery) -> Outcome:
     return Outcome(status=delivery.status, lines=delivery.lines, body=delivery.body)
+
+
+def _timed_out(call: CallRecord, queued: int) -> Outcome:
+    refusal = pages.timed_out(queued if CONTENT_TYPE in call.head else 0)
+    return Outcome(status=refusal.status, body=_text(_plain(refusal)), code=refusal.code)
 
 
 def _plain(refusal: Refusal) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -214,10 +215,15 @@ class _PassageLease:
         self.address = address
         self.is_foreign = False
         self.overran = False
+        self.takes_connections = False
         self.queued = 0
 
     def release(self) -> None:
         """Nothing was held."""
+
+    def hand_over(self, descriptor: int, head: bytes) -> None:
+        """It takes none."""
+        os.close(descriptor)
 
     hold = cancel = broken = release
 

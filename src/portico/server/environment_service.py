@@ -79,6 +79,7 @@ class EnvironmentControl:
                 await self._apps.stop_app(app_id, name)
             await self._environments.delete(name)
             self._access.environment_changed(name, None)
+            await self._admission.load()  # what was about it alone is gone with it
 
     async def _info(self, record: EnvironmentRecord) -> EnvironmentInfo:
         return EnvironmentInfo(

@@ -120,6 +120,11 @@ class Pools:
         """See `Supervisor.drain`."""
         return [waiting for pool in self._all() for waiting in pool.drain()]
 
+    def finish(self, grace: float) -> None:
+        """See `Supervisor.finish`."""
+        for pool in self._all():
+            pool.finish(grace)
+
     async def gone(self) -> None:
         """Wait, after `drain`, until no container is left."""
         for pool in list(self._all()):

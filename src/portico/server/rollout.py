@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from portico.core.routes import Owner
 from portico.model.errors import ConflictError, InvalidError, NotFoundError, StartError, UnsupportedError
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.policy import Scope
@@ -21,6 +22,7 @@ from portico.model.settings import Settings
 from portico.model.spec import AppSpec, Bundle, ImageSpec
 from portico.server.admission import AdmissionControl
 from portico.server.dataplane import Bridge, Commit, DataPlane, Release
+from portico.server.domains import Domains
 from portico.server.durable import DurableCalls
 from portico.server.environments import Environments
 from portico.server.logs import LogBook
@@ -62,6 +64,7 @@ class Rollouts:
         environments: Environments,
         secrets: Secrets,
         admission: AdmissionControl,
+        domains: Domains,
         blobs: Blobs,
         images: Images,
         data: DataPlane,
@@ -75,6 +78,7 @@ class Rollouts:
         self._environments = environments
         self._secrets = secrets
         self._admission = admission
+        self._domains = domains
         self._blobs = blobs
         self._images = images
         self._data = data
@@ -140,6 +144,7 @@ class Rollouts:
         environment = await self._environments.find(where)
         store = await self._store()
         assert spec.name is not None
+        await self._domains.check(spec)
         app = await store.app(spec.name, where)
         history = await store.history(app.id) if app is not None and app.stopped_at is None else []
         state = await self._secrets.provide(spec, where, all_there=True)
@@ -155,7 +160,7 @@ class Rollouts:
                 current=0,
             )
         elif current is not None and current.digest == digest and not _forced(spec):
-            endpoints = self.endpoints(spec, self.urls(spec, environment), where)
+            endpoints = await self.endpoints(app.id, spec, self.urls(spec, environment), where)
             emit(_deployed(app.id, spec.name, current.version, endpoints, began, unchanged=True))
             return
         version = max((d.version for d in history), default=0) + 1
@@ -174,10 +179,12 @@ class Rollouts:
         async def commit() -> None:
             if await self._environments.find(where) != environment:
                 raise ConflictError(f"The environment {where!r} was changed meanwhile.", hint="Deploy again.")
+            await self._domains.check(spec)
             await store.record(app=replace(app, current=version), deployment=deployment)
             self.deployed.add(app.id)
             self.deployed_here.add(app.id)
 
+        losers = await self._bridge.call(self._data.check_names, release)
         try:
             await self._roll_out(release, emit, commit)
         except StartError as error:  # nobody could follow the log: the app is not there, or still the old one
@@ -186,7 +193,9 @@ class Rollouts:
                     emit(line)
             raise
         self._calls.app_live(app.id)
-        emit(_deployed(app.id, spec.name, version, self.endpoints(spec, release.urls, where), began))
+        self._tell_of_taken_names(losers, emit)
+        endpoints = await self.endpoints(app.id, spec, release.urls, where)
+        emit(_deployed(app.id, spec.name, version, endpoints, began))
 
     async def boot(self) -> None:
         """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
@@ -208,17 +217,19 @@ class Rollouts:
         return expected
 
     async def _claim_app(self, app: AppRecord, deployment: DeploymentRecord, environment: EnvironmentRecord) -> bool:
-        labels = list(self._addresses(deployment.spec, environment, "")[0].values())
+        labels = self._addresses(deployment.spec, environment, "")[0].values()
+        claimed = [*labels, *await self._domains.registered(deployment.spec)]
+        owner = Owner(app.id, app.name, environment.name)
         if app.stopped_at is not None:
-            for label in labels:
-                await self._bridge.call(self._data.stopped_label, app.id, app.name, label)
+            for name in claimed:
+                await self._bridge.call(self._data.stopped_name, owner, name)
             return False
         self.deployed.add(app.id)
         functions = deployment.spec.functions
         names = {function.name for function in functions} | {part.name for f in functions for part in f.parts}
         hosts = [call_host(environment.name, owner, name) for owner in (app.id, app.name) for name in names]
         try:
-            await self._bridge.call(self._data.claim, app.id, app.name, labels, hosts)
+            await self._bridge.call(self._data.claim, owner, claimed, hosts)
         except ConflictError as error:  # another app answers for these labels
             self._say_absent(app.id, error)
             return False
@@ -299,19 +310,32 @@ class Rollouts:
         for warning in missing_gpus(spec):
             emit(Warned(f"{warning} Running on the CPU."))
         release = await self._prepare(app_id, 0, environment, spec, request.bundle, emit, suffix=suffix)
-        await self._tell_of_taken_labels(release, emit)
+        await self._take_names(release, emit, quiet=not request.rouse)
         await self._bridge.call(self._data.install, release)
         if request.rouse:
             await self._bridge.call(self._data.rouse, app_id)
         self.ephemeral_apps[app_id] = release
         self.created_at[app_id] = time.time()
-        emit(Created(app_id=app_id, app=spec.name, endpoints=self.endpoints(spec, release.urls, where)))
+        endpoints = await self.endpoints(app_id, spec, release.urls, where)
+        emit(Created(app_id=app_id, app=spec.name, endpoints=endpoints))
 
-    async def _tell_of_taken_labels(self, release: Release, emit: Emit) -> None:
-        """A newer ephemeral app has what it asks for; both sides learn that it was another one's."""
-        for loser, name in await self._bridge.call(self._data.check_labels, release):
-            emit(Warned(f"Took over a label from the running app {name!r}."))
-            self._logs.system(loser, "", "", "another app has taken over a label of this one; its URL leads there now")
+    async def _take_names(self, release: Release, emit: Emit, *, quiet: bool = False) -> None:
+        """Say which names an ephemeral app takes, and which custom domains it goes without; `quiet`: not the latter."""
+        missing = await self._domains.unregistered(release.spec)
+        if missing and not quiet:
+            emit(Warned(f"Not registered here (`portico domain add`), so not served: {', '.join(missing)}."))
+        holders = await self._bridge.call(self._data.domain_holders)
+        for name in release.spec.domains:
+            if not quiet and name in holders and not holders[name].ephemeral:
+                emit(Warned(f"{name} stays with {holders[name]}, which is deployed; this one has its own URL only."))
+        self._tell_of_taken_names(await self._bridge.call(self._data.check_names, release), emit)
+
+    def _tell_of_taken_names(self, losers: list[Owner], emit: Emit) -> None:
+        """Who is newer has what it asks for; both sides learn that it was another one's."""
+        for loser in losers:
+            emit(Warned(f"Took over a URL from the running app {loser.app_name!r}."))
+            text = "another app has taken over a URL of this one; it leads there now"
+            self._logs.system(loser.app_id, "", "", text)
 
     def hold(self, app_id: str, environment: str) -> None:
         """New inputs of this ephemeral app wait."""
@@ -340,13 +364,13 @@ class Rollouts:
             release = await self._prepare(
                 app_id, version, environment, spec, request.bundle, emit, suffix=before.suffix
             )
-            await self._tell_of_taken_labels(release, emit)
+            await self._take_names(release, emit)
             await self._roll_out(release, emit, _nothing)
         finally:
             self.release(app_id, where)
         if app_id in self.ephemeral_apps:  # it may have ended at this moment
             self.ephemeral_apps[app_id] = release
-        endpoints = self.endpoints(release.spec, release.urls, where)
+        endpoints = await self.endpoints(app_id, release.spec, release.urls, where)
         emit(_deployed(app_id, before.app_name, release.version, endpoints, began))
 
     def _ephemeral(self, app_id: str, environment: str) -> Release:
@@ -360,27 +384,35 @@ class Rollouts:
         for function in spec.functions:
             self._images.check(function.image)
         for function in spec.web_functions:
-            web = function.web
-            assert web is not None
-            if web.custom_domains:
-                raise UnsupportedError(f"{function.name}: custom_domains are not served by this version yet.")
+            assert function.web is not None
+            for name in function.web.custom_domains:
+                if (other := spec.domains[name]) != function.name:
+                    raise InvalidError(f"{function.name} and {other} would both have the domain {name}.")
 
     def url_of(self, label: str) -> str:
         """The URL of a label."""
+        return self.url_at(f"{label}.{self._settings.domain}")
+
+    def url_at(self, host: str) -> str:
+        """The URL of a host."""
         port = "" if self._port == 80 else f":{self._port}"
-        return f"http://{label}.{self._settings.domain}{port}"
+        return f"http://{host}{port}"
 
     def urls(self, spec: AppSpec, environment: EnvironmentRecord) -> dict[str, str]:
         """The URL of each web function of a deployed app."""
         return self._addresses(spec, environment, "")[1]
 
-    def endpoints(self, spec: AppSpec, urls: dict[str, str], environment: str) -> list[EndpointInfo]:
-        """The functions with a URL, and whether they are protected."""
+    async def endpoints(self, app_id: str, spec: AppSpec, urls: dict[str, str], environment: str) -> list[EndpointInfo]:
+        """The functions with a URL, whether they are protected, and the custom domains that lead to them now."""
         assert spec.name is not None
         protects = self._admission.protects
+        domains = await self._bridge.call(self._data.domains, app_id)
         return [
             EndpointInfo(
-                function=f.name, url=urls[f.name], protected=protects(Scope(environment, spec.name, f.name), f)
+                function=f.name,
+                url=urls[f.name],
+                protected=protects(Scope(environment, spec.name, f.name), f),
+                custom_urls=[self.url_at(name) for name, function in domains.items() if function == f.name],
             )
             for f in spec.web_functions
         ]

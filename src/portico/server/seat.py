@@ -15,7 +15,7 @@ class Seat:
 
     wants_desk = False
 
-    def __init__(self, control: asyncio.AbstractEventLoop, target: bytes, on_timeout: Callable[[], None]) -> None:
+    def __init__(self, control: asyncio.AbstractEventLoop, target: bytes, on_timeout: Callable[[int], None]) -> None:
         self.target = target
         self.seated: asyncio.Future[Lease | Refusal] = control.create_future()
         self._control = control
@@ -23,6 +23,7 @@ class Seat:
         self.door = ""
         self._endpoint: Endpoint | None = None
         self._input_id = ""
+        self._lease: Lease | None = None
         self._left = False
 
     # -- on the ingress's loop ------------------------------------------------------------------------------------
@@ -46,6 +47,7 @@ class Seat:
         if self._left:
             lease.release()
         else:
+            self._lease = lease
             self._tell(lease)
 
     def refused(self, refusal: Refusal) -> None:
@@ -54,7 +56,8 @@ class Seat:
 
     def timed_out(self) -> None:
         """See `ingress.ports.Waiter`."""
-        self._control.call_soon_threadsafe(self._on_timeout)
+        assert self._lease is not None
+        self._control.call_soon_threadsafe(self._on_timeout, self._lease.queued)
 
     def moved(self, target: Route | Refusal) -> None:
         """See `ingress.ports.Waiter`."""

@@ -94,6 +94,16 @@ class SlotLease(Lease["Worker", Waiter]):
         """The input has ended."""
         self.member.container.supervisor.give_back(self)
 
+    @property
+    def takes_connections(self) -> bool:
+        """Whether the container may be handed the client's connection."""
+        return self.member.container.container.takes_connections
+
+    def hand_over(self, descriptor: int, head: bytes) -> None:
+        """The input goes on in the container alone, on the client's connection."""
+        self.member.container.container.hand_over(self.input_id, descriptor, head)
+        self.hold()
+
     def hold(self) -> None:
         """The input goes on after its response."""
         self.awaited = True
@@ -252,6 +262,13 @@ class Supervisor:
         self._settle_proofs(StartError("The deployment was replaced."))
         self._check_gone()
         return waiters
+
+    def finish(self, grace: float) -> None:
+        """After `drain`: what still runs has so many seconds more."""
+        for worker in self._workers.values():
+            if not worker.stopping:
+                worker.stopping = True
+                worker.container.stop(grace)
 
     async def gone(self) -> None:
         """Wait, after `drain`, until no container is left."""
@@ -503,7 +520,10 @@ class Supervisor:
                 lease.member.container.container.id,
                 f"request {lease.input_id} took longer than timeout={self.function.timeout}",
             )
-            lease.waiter.timed_out()
+            if lease.awaited:  # nobody waits for an answer, but the input goes on
+                cast(SlotLease, lease).cancel()
+            else:
+                lease.waiter.timed_out()
 
     def _check_gone(self) -> None:
         if self._closed and not self._workers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
@@ -80,18 +80,33 @@ class SqlAdmission:
 async def move_admission(connection: AsyncConnection, environment: str, target: str) -> None:
     """An environment has another name from now on: what names it goes with it."""
     await connection.execute(update(policies).where(policies.c.environment == environment).values(environment=target))
-    for row in list(await connection.execute(select(proxy_tokens.c.id, proxy_tokens.c.environments))):
-        names = _names.decode(row.environments)
-        if environment in names:
-            renamed = _text(tuple(target if name == environment else name for name in names))
-            await connection.execute(
-                update(proxy_tokens).where(proxy_tokens.c.id == row.id).values(environments=renamed)
-            )
+    for token_id, names in await _tokens_of(connection, environment):
+        await _set_environments(connection, token_id, [target if name == environment else name for name in names])
 
 
-async def forget_policies(connection: AsyncConnection, environment: str) -> None:
-    """An environment is gone with its settings. Tokens keep its name: without it they would open more than before."""
+async def forget_admission(connection: AsyncConnection, environment: str) -> None:
+    """An environment is gone: so are its settings, and the tokens that are for it alone.
+
+    Else they would hold again for the next environment that somebody gives this name.
+    """
     await connection.execute(delete(policies).where(policies.c.environment == environment))
+    for token_id, names in await _tokens_of(connection, environment):
+        if others := [name for name in names if name != environment]:
+            await _set_environments(connection, token_id, others)
+        else:  # without any name it would be for all
+            await connection.execute(delete(proxy_tokens).where(proxy_tokens.c.id == token_id))
+
+
+async def _tokens_of(connection: AsyncConnection, environment: str) -> list[tuple[str, tuple[str, ...]]]:
+    """The tokens that name an environment, and all that they name."""
+    rows = await connection.execute(select(proxy_tokens.c.id, proxy_tokens.c.environments))
+    found = [(row.id, _names.decode(row.environments)) for row in rows]
+    return [(token_id, names) for token_id, names in found if environment in names]
+
+
+async def _set_environments(connection: AsyncConnection, token_id: str, names: Iterable[str]) -> None:
+    row = update(proxy_tokens).where(proxy_tokens.c.id == token_id)
+    await connection.execute(row.values(environments=_text(tuple(names))))
 
 
 def _text(names: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico.model.errors import ConflictError, NotFoundError
 from portico.model.ports import EnvironmentRecord
-from portico.store.admission import forget_policies, move_admission
+from portico.store.admission import forget_admission, move_admission
 from portico.store.schema import api_tokens, apps, deployments, environments, secrets
 from portico.store.secrets import move_secrets
 from portico.store.vault import Vault
@@ -69,7 +69,7 @@ class SqlEnvironments:
             await connection.execute(delete(apps).where(inside))
             await connection.execute(delete(api_tokens).where(api_tokens.c.environment == name))
             await connection.execute(delete(secrets).where(secrets.c.environment == name))
-            await forget_policies(connection, name)
+            await forget_admission(connection, name)
 
 
 async def _taken(connection: AsyncConnection, environment: EnvironmentRecord) -> ConflictError:

@@ -138,3 +138,14 @@ policies = Table(
     Column("setting", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+domains = Table(
+    "domains",
+    metadata,
+    Column("name", String(255), primary_key=True),  # "api.example.com" or "*.example.com", in ASCII
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("certificate_state", String(32), nullable=True),  # the last news of a certificate for it; NULL: none yet
+    Column("certificate_detail", Text, nullable=True),
+    Column("certificate_at", Double, nullable=True),
+)

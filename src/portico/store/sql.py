@@ -21,6 +21,7 @@ from portico.store.admission import SqlAdmission
 from portico.store.api_tokens import SqlApiTokens
 from portico.store.calls import SqlCalls
 from portico.store.check import check_database
+from portico.store.domains import SqlDomains
 from portico.store.environments import SqlEnvironments
 from portico.store.migrate import bring_up_to_date
 from portico.store.schema import apps, deployments, proofs
@@ -75,6 +76,7 @@ class SqlStore:
         self.calls = SqlCalls(self.transaction)
         self.secrets = SqlSecrets(self.transaction, vault)
         self.admission = SqlAdmission(self.transaction)
+        self.domains = SqlDomains(self.transaction)
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._path}>"

@@ -28,7 +28,7 @@ STORED_HOST: Final = "stored.calls"  # where the results of stored calls are
 SPAWN_DOMAIN: Final = ".spawn"  # in place of a function's own ".calls": store the call, answer with its id
 CONTROL_DOMAIN: Final = ".control"  # in place of it: how the function is scaled, and is doing
 _CALLS_DOMAIN: Final = ".calls"
-STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model
+STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model, and its text
 PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
 _HEAD: Final = 5
 

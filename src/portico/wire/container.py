@@ -11,8 +11,10 @@ import msgspec
 from portico.model.spec import EntrySpec, FunctionSpec
 
 MAX_PACKET = 64 * 1024
-# ingress -> container, always the first header of a request: "<input id> <client's address> <its port> <scheme>"
+# ingress -> container, always the first header of a request: "<input id> <client's address> <its port> <scheme>",
+# and OFFER behind it where the container will be handed the client's connection if it accepts a WebSocket
 INPUT_HEADER = b"x-portico-input"
+OFFER = b"over"
 HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
 
 
@@ -107,6 +109,17 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     input_id: str
 
 
+class HandOver(msgspec.Struct, frozen=True, tag="handover"):
+    """Server -> container, with one descriptor: the client's connection, for a WebSocket that it has accepted.
+
+    head: the answer to the handshake, as the client is to get it. Whatever the client has sent before comes on the
+    connection of the request, to its end; what follows, on this one. Answered with Done when the input ends.
+    """
+
+    input_id: str
+    head: bytes
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Server -> container: finish, run the exit handlers, exit."""
 
@@ -137,7 +150,7 @@ _from_template: msgspec.json.Decoder[Warmed | Forked | Refused | Reaped] = msgsp
     Warmed | Forked | Refused | Reaped
 )
 _from_container: msgspec.json.Decoder[Ready | Failed | Done] = msgspec.json.Decoder(Ready | Failed | Done)
-_to_container: msgspec.json.Decoder[Cancel | Stop] = msgspec.json.Decoder(Cancel | Stop)
+_to_container: msgspec.json.Decoder[Cancel | HandOver | Stop] = msgspec.json.Decoder(Cancel | HandOver | Stop)
 _launch = msgspec.json.Decoder(Launch)
 _fork = msgspec.json.Decoder(Fork)
 
@@ -157,7 +170,7 @@ def from_container(packet: bytes) -> Ready | Failed | Done:
     return _from_container.decode(packet)
 
 
-def to_container(packet: bytes) -> Cancel | Stop:
+def to_container(packet: bytes) -> Cancel | HandOver | Stop:
     """What the server said to a container."""
     return _to_container.decode(packet)
 

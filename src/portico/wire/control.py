@@ -25,6 +25,10 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     GET    /v1/proxy-tokens                          -> ProxyTokenList
     POST   /v1/proxy-tokens         ProxyTokenRequest -> 201, NewProxyToken
     DELETE /v1/proxy-tokens/{id}                     -> 204
+    GET    /v1/domains                               -> DomainList
+    POST   /v1/domains              NewDomain        -> DomainInfo; also where it is registered already
+    GET    /v1/domains/{name}/check                  -> DomainCheck
+    DELETE /v1/domains/{name}?force=                 -> DomainInfo
     GET    /v1/environments                          -> EnvironmentList
     POST   /v1/environments         NewEnvironment   -> 201, EnvironmentInfo
     PATCH  /v1/environments/{name}  EnvironmentChange -> EnvironmentInfo
@@ -96,19 +100,21 @@ class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A function with its URL. protected: a request needs a proxy token."""
+    """A function with its URL. protected: a request needs a proxy token. custom_urls: where else it answers."""
 
     function: str
     url: str
     protected: bool = False
+    custom_urls: list[str] = []
 
 
 class FunctionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A function and how it is doing. `url` is None for one without a web decorator; protected: see EndpointInfo."""
+    """A function and how it is doing. `url` is None for one without a web decorator; the next two: see EndpointInfo."""
 
     name: str
     url: str | None = None
     protected: bool = False
+    custom_urls: list[str] = []
     containers: int = 0
     running: int = 0
     queued: int = 0
@@ -227,6 +233,64 @@ class ProxyTokenList(msgspec.Struct, frozen=True):
     """Proxy tokens, the oldest first."""
 
     tokens: list[ProxyTokenInfo]
+
+
+class NewDomain(msgspec.Struct, frozen=True, kw_only=True):
+    """A custom domain to be registered: "api.example.com", or "*.example.com"."""
+
+    name: str
+
+
+class DomainUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that leads to an app: a registered domain, or one below a registered wildcard. state: as in AppInfo."""
+
+    domain: str
+    app: str
+    environment: str
+    state: str
+
+
+class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered domain. created_by: "token NAME", or a user of the server's machine.
+
+    certificate_state: "issued", "failed", or None while there was none; certificate_detail: for which host, or why not.
+    """
+
+    name: str
+    created_at: float
+    created_by: str
+    used_by: list[DomainUse] = []
+    certificate_state: str | None = None
+    certificate_detail: str | None = None
+    certificate_at: float | None = None
+
+
+class DomainList(msgspec.Struct, frozen=True):
+    """Registered domains, by name."""
+
+    domains: list[DomainInfo]
+
+
+class DnsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A DNS record. type: "A", "AAAA" or "CNAME"."""
+
+    type: str
+    name: str
+    value: str
+
+
+class DomainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Where DNS leads a domain. verdict: "right", "wrong", "missing", "unknown" or "failed".
+
+    records: what to set: one of the CNAMEs or, for a name that has other records too, all of A and AAAA. There are none
+    where it is not known where the internet reaches the server.
+    """
+
+    name: str
+    verdict: str
+    message: str
+    addresses: list[str] = []
+    records: list[DnsRecord] = []
 
 
 class EnvironmentInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Final
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
 LIMIT_VARIABLE: Final = "PORTICO_MAX_WEBSOCKET_MESSAGE"  # tells servers and containers another limit
 TOO_BIG: Final = 1009
 RESTART: Final = 1012
+CLOSING: Final = 5.0  # seconds for both sides to close once they were told to
 
 _FINAL: Final = 0x80
 _COMPRESSED: Final = 0x40
@@ -19,6 +21,9 @@ _WHOLE: Final = frozenset([0x81, 0x82, 0xC1, 0xC2])  # how a message of one fram
 _SHORTEST: Final = 2
 _EXTENDED: Final = 126  # from here on, the length stands elsewhere
 _LONGEST: Final = 6 + _EXTENDED - 1
+
+
+Writer = Callable[[bytes], None]
 
 
 class FrameCounter:
@@ -131,6 +136,64 @@ class FrameCounter:
         self.too_large = self.too_large or self._message > self._limit + self._allowance
         if first & _FINAL:
             self._message = self._allowance = 0
+
+
+class Tunnel:
+    """A WebSocket between a client and a container: bytes pass as they come, and the frames among them are counted.
+
+    to_client and to_container: take what passes. on_too_large: hears when both were told that a message is too large.
+
+    Laws:
+    1. What passes is not changed, not copied and not looked into, but for the headers of frames.
+    2. No message above the limit passes, in either direction. Both sides get a Close frame instead, at the end of the
+       frame that is on its way to them, and nothing after it.
+    3. Only its two sides end a WebSocket, unless it is ending by law 2: then it has `CLOSING` seconds.
+    """
+
+    __slots__ = ("_inward", "_on_too_large", "_outward", "_to_client", "_to_container", "ending")
+
+    def __init__(
+        self, to_client: Writer, to_container: Writer, limit: int | None, on_too_large: Callable[[], None]
+    ) -> None:
+        self.ending = False  # by law 2
+        self._to_client = to_client
+        self._to_container = to_container
+        self._on_too_large = on_too_large
+        self._inward = FrameCounter(limit, masked=True)
+        self._outward = FrameCounter(limit)
+
+    def __repr__(self) -> str:
+        return f"<Tunnel in {self._inward!r} out {self._outward!r}{' ending' * self.ending}>"
+
+    @property
+    def client_has_closed(self) -> bool:
+        """Whether the client's Close frame has come: nothing follows it."""
+        return self._inward.closed
+
+    def from_client(self, data: bytes) -> None:
+        """The client has sent this."""
+        passing = self._inward.feed(data)
+        if passing:
+            self._to_container(passing)
+        if self._inward.too_large and not self.ending:
+            self._end()
+
+    def from_container(self, data: bytes) -> None:
+        """The container has sent this."""
+        passing = self._outward.feed(data)
+        if passing:
+            self._to_client(passing)
+        if self._outward.too_large and not self.ending:
+            self._end()
+
+    def _end(self) -> None:
+        self.ending = True
+        # the client first: the container may answer at once
+        if close := self._outward.end(TOO_BIG):
+            self._to_client(close)
+        if close := self._inward.end(TOO_BIG):
+            self._to_container(close)
+        self._on_too_large()
 
 
 def allowance(limit: int) -> int:

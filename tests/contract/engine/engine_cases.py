@@ -320,11 +320,13 @@ async def ask(
     return reader, writer
 
 
-async def shake_hands(address: str, input_id: str) -> tuple[Answer, asyncio.StreamReader, asyncio.StreamWriter]:
-    """Ask for a WebSocket."""
+async def shake_hands(
+    address: str, input_id: str, *more: str
+) -> tuple[Answer, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a WebSocket. more: words at the end of the input's header."""
     reader, writer = await asyncio.open_unix_connection(address)
     writer.write(
-        f"GET / HTTP/1.1\r\nx-portico-input: {input_id} 203.0.113.9 4711 https\r\nhost: cases\r\n"
+        f"GET / HTTP/1.1\r\nx-portico-input: {' '.join([input_id, '203.0.113.9 4711 https', *more])}\r\nhost: cases\r\n"
         "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -519,6 +520,26 @@ async def test_a_websocket_is_held_until_its_app_returns(engine: ProcessEngine, 
     writer.close()
     assert await recorder.until("finished") == "in-socket"
     await sink.line(container, "closed with")
+
+
+async def test_a_container_goes_on_with_the_connection_it_is_handed(
+    engine: ProcessEngine, bundle: Path, sink: Sink
+) -> None:
+    """It answers there, hears of the client's end there, and `finished` follows."""
+    container, recorder = start(engine, bundle, "socket")
+    await recorder.until("ready")
+    answer, _, writer = await shake_hands(container.address, "in-socket", "over")
+    assert answer.status == 101
+    client, connection = socket.socketpair()
+    container.hand_over("in-socket", connection.detach(), b"HTTP/1.1 101 Welcome\r\n\r\n")
+    writer.write_eof()
+    client.setblocking(False)
+    with client:
+        assert await asyncio.get_running_loop().sock_recv(client, 100) == b"HTTP/1.1 101 Welcome\r\n\r\n"
+        assert "finished" not in recorder.names
+    assert await recorder.until("finished") == "in-socket"
+    await sink.line(container, "closed with")
+    writer.close()
 
 
 async def test_a_websocket_is_closed_before_the_grace_is_over(engine: ProcessEngine, bundle: Path) -> None:

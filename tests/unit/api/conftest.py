@@ -56,7 +56,7 @@ def services() -> FakeServices:
 @pytest.fixture
 def control_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "control.sock"
-    with serving(make_app(services, services, services, services, services, services, services, services), path):
+    with serving(make_app(*[services] * 9), path):
         yield path
 
 
@@ -68,6 +68,6 @@ def client(control_socket: Path) -> ControlClient:
 @pytest.fixture
 def public_socket(services: FakeServices, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "public.sock"
-    app = make_app(services, services, services, services, services, services, services, services)
+    app = make_app(*[services] * 9)
     with serving(make_public_app(app, services, tmp_path / "calls.sock", services), path):
         yield path

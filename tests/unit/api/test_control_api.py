@@ -21,6 +21,7 @@ from portico.wire.control import (
     Created,
     Deployed,
     DeployRequest,
+    DomainUse,
     EphemeralRequest,
     LogLine,
     RollbackRequest,
@@ -279,3 +280,18 @@ def test_public_door_refuses_all_else(public_socket, method, path):
     status, headers, data = raw(public_socket, method, path)
     assert (status, json.loads(data)["code"]) == (401, "unauthorized")
     assert headers["www-authenticate"] == "Bearer"
+
+
+def test_domains_go_through(client, services):
+    """Registered by whoever may open the socket, checked, and removed; with `force` where one is used."""
+    made = client.add_domain("*.example.com")
+    assert (made.name, made.created_by) == ("*.example.com", "jo")
+    assert client.domains() == [made]
+    assert client.check_domain("*.example.com").records[0].name == "*.example.com"
+    use = DomainUse(domain="*.example.com", app="shop", environment="main", state="deployed")
+    services.named["*.example.com"] = msgspec.structs.replace(made, used_by=[use])
+    with pytest.raises(errors.ConflictError):
+        client.remove_domain("*.example.com", force=False)
+    assert client.remove_domain("*.example.com", force=True).used_by == [use]
+    with pytest.raises(errors.NotFoundError):
+        client.remove_domain("*.example.com", force=True)

@@ -17,12 +17,19 @@ from portico.wire.control import Problem, TokenInfo
 from tests.unit.api.conftest import INFO
 
 DOUBLE = FakeServices(INFO)
+APP = make_app(*[DOUBLE] * 9)
 ROUTES = [
     (method, re.sub(r"\{\w+\}", "x", route.path))
-    for route in make_app(*[DOUBLE] * 8).routes
+    for route in APP.routes
     if isinstance(route, Route)
     for method in sorted(route.methods or ())
 ]
+CALLS = [("POST", "/v1/calls/"), ("GET", "/v1/calls/x")]  # they are no routes of the API, and pass the same door
+
+
+def test_all_routes_are_known_here() -> None:
+    """None of them is of a kind that the list above leaves out."""
+    assert len({target for _, target in ROUTES}) == len({route.path for route in APP.routes}) > 20
 
 
 def connect(path: Path) -> http.client.HTTPConnection:
@@ -41,7 +48,7 @@ def ask(path: Path, method: str, target: str, authorization: str | None = None) 
     return connection.getresponse()
 
 
-@pytest.mark.parametrize(("method", "target"), ROUTES)
+@pytest.mark.parametrize(("method", "target"), ROUTES + CALLS)
 def test_every_route_refuses_without_a_token(
     public_socket: Path, services: FakeServices, method: str, target: str
 ) -> None:
@@ -115,3 +122,13 @@ def test_a_preflight_is_refused(public_socket: Path) -> None:
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     connection.request("OPTIONS", "/v1/deployments", headers=asked)
     assert connection.getresponse().status == 403
+
+
+def test_a_domain_is_registered_on_behalf_of_a_token(public_socket: Path, services: FakeServices) -> None:
+    """By its name, which the list then shows."""
+    services.issued["ak-1"] = TokenInfo(id="ak-1", name="laptop", environment=None, created_at=0.0)
+    connection = connect(public_socket)
+    headers = {"Authorization": "Bearer ak-1.as-ak-1"}
+    connection.request("POST", "/v1/domains", body=b'{"name": "api.example.com"}', headers=headers)
+    assert connection.getresponse().status == 200
+    assert services.named["api.example.com"].created_by == "token laptop"

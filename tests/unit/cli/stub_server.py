@@ -60,7 +60,7 @@ def main() -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(settings.control_socket))
     listener.listen()
-    app = make_app(services, services, services, services, services, services, services, services)
+    app = make_app(*[services] * 9)
     server = uvicorn.Server(
         uvicorn.Config(app, loop="asyncio", lifespan="off", log_level="error", timeout_graceful_shutdown=0)
     )

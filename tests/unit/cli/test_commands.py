@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
 from portico.cli import main as cli_main
@@ -103,6 +105,25 @@ def test_an_impossible_environment_is_used_wrongly(settings):
     assert "Invalid environment name: 'a/b'" in done.stderr
 
 
+def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """All commands below a group, with what is written on the command line."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, *path, name)
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_about_apps_takes_an_environment():
+    """Those that do not are about the server, this machine, or all environments."""
+    without = {name for name, command in leaves(cli_main.cli) if not any("-e" in p.opts for p in command.params)}
+    about = {name.partition(" ")[0] for name in without}
+    assert about == {"up", "down", "doctor", "profile", "config", "token", "proxy-token", "environment", "workspace"}
+    assert {name for name, _ in leaves(cli_main.cli)} - without >= {"deploy", "serve", "run", "workspace set"}
+
+
 def test_environment_verbs(stub):
     """`environment` makes, lists, changes and deletes them; deleting asks first."""
     assert "begin with acme-staging--" in run("environment", "create", "staging").stdout
@@ -136,7 +157,7 @@ def test_deploy_json_is_all_of_stdout(stub, project):
     assert answer == {
         "app": "seed",
         "version": 1,
-        "endpoints": [{"function": "square", "url": url, "protected": False}],
+        "endpoints": [{"function": "square", "url": url, "protected": False, "custom_urls": []}],
         "unchanged": False,
     }
     assert list(answer)[:3] == ["app", "version", "endpoints"]

@@ -130,7 +130,9 @@ def test_deploy_json_keys():
     """The keys that scripts read, in their order."""
     assert list(summary(DEPLOYED)) == ["app", "version", "endpoints", "unchanged"]
     (endpoint,) = DEPLOYED.endpoints
-    assert summary(DEPLOYED)["endpoints"] == [{"function": "square", "url": endpoint.url, "protected": False}]
+    assert summary(DEPLOYED)["endpoints"] == [
+        {"function": "square", "url": endpoint.url, "protected": False, "custom_urls": []}
+    ]
 
 
 def test_deploy_report():
@@ -161,3 +163,16 @@ def test_advice_has_a_curl_line_that_works():
     text = advice("http://a--b.localhost:7777", "127.0.0.1")
     assert "curl --resolve a--b.localhost:7777:127.0.0.1 http://a--b.localhost:7777" in text
     assert "[::1]" in advice("http://a--b.localhost", "::1")
+
+
+def test_deployed_domains():
+    """A line for each, below its function's, with the key where the function has one."""
+    urls = ["http://api.example.com:7777", "http://*.example.com:7777"]
+    endpoint = EndpointInfo(function="square", url="http://here", protected=True, custom_urls=urls)
+    deployed = Deployed(app_id="ap-1", app="seed", version=1, endpoints=[endpoint])
+    assert report(deployed).splitlines()[:3] == [
+        "Created web function square => http://here 🔑",
+        "Custom domain for square => http://api.example.com:7777 🔑",
+        "Custom domain for square => http://*.example.com:7777 🔑",
+    ]
+    assert summary(deployed)["endpoints"][0]["custom_urls"] == urls

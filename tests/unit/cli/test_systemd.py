@@ -52,6 +52,17 @@ def test_the_unit_is_hardened(settings):
         assert values(text, key) == [value]
 
 
+def test_systemd_understands_the_unit(settings, tmp_path):
+    """It has nothing to say about it, and finds it better than what it calls medium (5 of 10)."""
+    file = tmp_path / "portico.service"
+    file.write_text(run("up", "--listen", "127.0.0.1:0", "--systemd").stdout)
+    verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    judge = ["systemd-analyze", "security", "--offline=yes", "--threshold=50", "--no-pager", str(file)]
+    judged = subprocess.run(judge, capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
 @pytest.mark.parametrize(("port", "capability"), [(80, "CAP_NET_BIND_SERVICE"), (7777, ""), (0, "")])
 def test_only_a_low_port_needs_a_capability(settings, port, capability):
     """Ports below 1024 are for those who have it."""

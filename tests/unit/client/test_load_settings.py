@@ -30,6 +30,8 @@ def test_all_given(tmp_path):
             "PORTICO_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,::1",
             "PORTICO_MAX_WEBSOCKET_MESSAGE": "64KiB",
             "PORTICO_REDIRECT_AFTER": "150",
+            "PORTICO_PUBLIC_ADDRESS": "203.0.113.7, 2001:DB8::7,server.Example.com",
+            "PORTICO_DNS_RESOLVER": "127.0.0.1:8053",
         }
     )
     assert (settings.home, settings.listen_host, settings.listen_port) == (tmp_path, "0.0.0.0", 80)
@@ -37,6 +39,24 @@ def test_all_given(tmp_path):
     assert [str(network) for network in settings.trusted_networks] == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
     assert settings.websocket_limit == 65536
     assert settings.redirect_after == 150
+    assert settings.public.addresses == {"203.0.113.7", "2001:db8::7"}
+    assert settings.public.names == ("server.example.com",)
+    assert settings.name_server == ("127.0.0.1", 8053)
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("", None),
+        ("127.0.0.1", ("127.0.0.1", 53)),
+        ("::1", ("::1", 53)),
+        ("[::1]", ("::1", 53)),
+        ("[::1]:5353", ("::1", 5353)),
+    ],
+)
+def test_a_name_server_has_a_port(text, server):
+    """53, unless another one is said."""
+    assert load_settings({"PORTICO_DNS_RESOLVER": text}).name_server == server
 
 
 def test_empty_variables_count_as_unset():
@@ -67,6 +87,12 @@ def test_home_is_made_absolute(monkeypatch, tmp_path):
         ("PORTICO_MAX_WEBSOCKET_MESSAGE", "-1"),
         ("PORTICO_REDIRECT_AFTER", "0"),
         ("PORTICO_REDIRECT_AFTER", "1.5"),
+        ("PORTICO_PUBLIC_ADDRESS", "203.0.113.300"),
+        ("PORTICO_PUBLIC_ADDRESS", "203.0.113.7:443"),
+        ("PORTICO_PUBLIC_ADDRESS", "server"),
+        ("PORTICO_DNS_RESOLVER", "dns.example.com"),
+        ("PORTICO_DNS_RESOLVER", "127.0.0.1:dns"),
+        ("PORTICO_DNS_RESOLVER", "127.0.0.1:65536"),
     ],
 )
 def test_nonsense_names_the_variable(name, value):

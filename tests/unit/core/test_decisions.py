@@ -5,10 +5,8 @@ import pytest
 from portico.core.backoff import Backoff
 from portico.core.lifecycle import ContainerEvent, ContainerState, LifecycleError, after
 from portico.core.pool import Pool
-from portico.core.routes import RouteTable
 from portico.core.scaling import covered, desired, startable, surplus
 from portico.core.wheel import Wheel
-from portico.model.errors import ConflictError
 from portico.model.spec import Autoscaler
 
 
@@ -125,64 +123,3 @@ def test_the_wheel_gives_what_is_late_and_keeps_what_has_moved() -> None:
     assert wheel.turn(now=2) == [late]
     assert wheel.turn(now=8) == [moved]
     assert len(wheel) == 0
-
-
-def test_a_label_of_a_deployed_app_is_not_given_away() -> None:
-    """The error names the holder."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"acme--api": "x"}, ephemeral=False)
-    with pytest.raises(ConflictError, match="one"):
-        routes.check(["acme--api"], "ap-2", ephemeral=False)
-
-
-def test_a_newer_ephemeral_app_takes_a_label_over() -> None:
-    """And it is told whose it was."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
-    assert [claim.app_name for claim in routes.check(["acme--api-dev"], "ap-2", ephemeral=True)] == ["one"]
-
-
-def test_a_label_goes_back_to_the_app_that_it_was_taken_from() -> None:
-    """When the one that took it ends; an update in between takes nothing back."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
-    routes.assign("ap-2", "two", {"acme--api-dev": "y"}, ephemeral=True)
-    routes.assign("ap-1", "one", {"acme--api-dev": "z"}, ephemeral=True)
-    claim = routes.get("acme--api-dev")
-    assert claim is not None
-    assert claim.target == "y"
-    assert routes.stop("ap-2") == {"acme--api-dev": "ap-1"}
-    claim = routes.get("acme--api-dev")
-    assert claim is not None
-    assert claim.target == "z"
-
-
-def test_an_app_that_ends_without_its_label_changes_nothing() -> None:
-    """The one that took it keeps it."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"acme--api-dev": "x"}, ephemeral=True)
-    routes.assign("ap-2", "two", {"acme--api-dev": "y"}, ephemeral=True)
-    assert routes.stop("ap-1") == {}
-    assert routes.stop("ap-2") == {}
-    claim = routes.get("acme--api-dev")
-    assert claim is not None
-    assert claim.target is None
-
-
-def test_a_stopped_app_leaves_its_labels_behind_as_stopped() -> None:
-    """Clients learn that it was stopped; another app may take the label."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"acme--api": "x"}, ephemeral=False)
-    routes.stop("ap-1")
-    claim = routes.get("acme--api")
-    assert claim is not None
-    assert claim.target is None
-    assert routes.check(["acme--api"], "ap-2", ephemeral=False) == []
-
-
-def test_an_app_that_drops_a_function_gives_its_label_back() -> None:
-    """Only what the newest version has is routed."""
-    routes: RouteTable[str] = RouteTable()
-    routes.assign("ap-1", "one", {"a": "x", "b": "y"}, ephemeral=False)
-    routes.assign("ap-1", "one", {"a": "x"}, ephemeral=False)
-    assert routes.get("b") is None

@@ -63,6 +63,30 @@ def test_a_removed_one_is_nobodys() -> None:
     assert tokens.check(b"wk-1", b"ws-1", HERE, 100.0)[0] is Verdict.INVALID
 
 
+def test_none_is_anybodys_after_a_clearance() -> None:
+    """All at once."""
+    tokens = ProxyTokens()
+    tokens.put(a_token())
+    tokens.clear()
+    assert tokens.check(b"wk-1", b"ws-1", HERE, 100.0)[0] is Verdict.INVALID
+
+
+def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their hashes, and also where there is no such token: so the time tells nothing of either."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("portico.core.tokens.hmac.compare_digest", compare)
+    check(a_token())
+    check(a_token(), secret=b"wrong")
+    check(a_token(), key=b"wk-unknown")
+    kept, given, wrong = sha256(b"ws-1").digest(), sha256(b"ws-1").digest(), sha256(b"wrong").digest()
+    assert compared == [(given, kept), (wrong, kept), (given, bytes(32))]
+
+
 def test_uses_are_told_once() -> None:
     """The last time of each token that has passed since one has asked; the first of them is announced."""
     announced: list[str] = []

@@ -24,6 +24,8 @@ class RecordedLease:
         self.is_foreign = is_foreign
         self.overran = False
         self.queued = 0
+        self.takes_connections = False
+        self.handed_over: list[tuple[int, bytes]] = []
         self._ends = ends
 
     def release(self) -> None:
@@ -31,6 +33,10 @@ class RecordedLease:
 
     def hold(self) -> None:
         self._ends.put_nowait("hold")
+
+    def hand_over(self, descriptor: int, head: bytes) -> None:
+        self.handed_over.append((descriptor, head))
+        self._ends.put_nowait("hand over")
 
     def cancel(self) -> None:
         self._ends.put_nowait("cancel")
@@ -46,6 +52,8 @@ class Scripted:
         self.address = str(address)
         self.open = True
         self.is_foreign = False
+        self.takes_connections = False
+        self.handed_over: list[tuple[int, bytes]] = []
         self.refusal: Refusal | None = None
         self.waiters: list[Waiter] = []
         self.ends: asyncio.Queue[str] = asyncio.Queue()
@@ -53,7 +61,9 @@ class Scripted:
         self.left = asyncio.Event()
 
     def new_lease(self) -> Lease:
-        return RecordedLease(self.address, self.ends, is_foreign=self.is_foreign)
+        lease = RecordedLease(self.address, self.ends, is_foreign=self.is_foreign)
+        lease.takes_connections, lease.handed_over = self.takes_connections, self.handed_over
+        return lease
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:
         if self.refusal is not None:

@@ -158,6 +158,46 @@ async def test_each_piece_of_a_stream_reaches_the_client_when_it_is_written(hous
     assert await house.endpoint.ends.get() == "release"
 
 
+async def test_a_silent_stream_lives(house: House) -> None:
+    """A day between two chunks of the request, before the answer, or between two chunks of that ends nothing."""
+    now = 0.0
+    received, go_on = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    def sleep() -> None:
+        nonlocal now
+        for later in (1.0, 100.0, 86400.0):
+            now += later
+            house.ingress._tick()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"3\r\none\r\n")
+        received.release()
+        await reader.readuntil(b"0\r\n\r\n")
+        received.release()
+        await go_on.acquire()
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        await go_on.acquire()
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    await house.container(script)
+    house.ingress.now = lambda: now
+    client = await house.connect()
+    await client.send(b"POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+    await received.acquire()
+    sleep()
+    await client.send(b"0\r\n\r\n")
+    await received.acquire()
+    sleep()
+    go_on.release()
+    await client.reader.readuntil(b"3\r\none\r\n")
+    sleep()
+    go_on.release()
+    assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+    assert await house.endpoint.ends.get() == "release"
+
+
 async def test_an_http_1_0_client_gets_a_stream_without_chunks(house: House) -> None:
     """Its end is the connection's end."""
     await house.container(answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from portico.ingress.tunnel import CLOSING
-from portico.wire.websocket import MAX_MESSAGE, close_frame
+from portico.wire.websocket import CLOSING, MAX_MESSAGE, close_frame
 from tests.unit.ingress.conftest import Client, House, Script, read_request
 
 UPGRADE = (

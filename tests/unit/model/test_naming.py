@@ -66,6 +66,15 @@ def test_deployed_and_ephemeral_share_their_hash():
     assert deployed[-6:] == ephemeral.removesuffix("-dev")[-6:]
 
 
+@pytest.mark.parametrize(("app", "function"), [("_seed", "f"), (".seed", "f")])
+def test_a_host_that_tls_refuses_is_not_made(app, function):
+    """After a workspace of one character, where a name begins with "-": "a---seed-f". Longer ones are fine."""
+    with pytest.raises(InvalidError, match="after two characters"):
+        naming.host_label("a", naming.auto_label(app, function))
+    assert naming.host_label("a", naming.auto_label("seed", function)) == "a--seed-f"
+    assert naming.host_label("acme", naming.auto_label(app, function)) == "acme---seed-f"
+
+
 def test_auto_label_has_only_what_dns_takes():
     """Capitals become small, everything that DNS does not take becomes "-"."""
     assert naming.auto_label("My_App", "Model.größe") == "my-app-model-gr--e"

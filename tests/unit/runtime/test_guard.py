@@ -331,6 +331,11 @@ async def test_cancelling_what_is_not_there_is_answered_at_once() -> None:
     below = Below()
     await guard(a_scope("in-1"), below.receive, below.send)
     assert (below.status, done) == (408, ["in-1"])
+    assert below.sent[1]["body"] == b"Missing request, possibly due to expiry or cancellation"
+    guard.cancel("in-2")
+    below = Below()
+    await guard(a_scope("in-2", kind="websocket"), below.receive, below.send)
+    assert (below.sent, done) == ([{"type": "websocket.close", "code": 1011}], ["in-1", "in-2"])
 
 
 async def test_only_so_many_cancelled_inputs_are_remembered() -> None:

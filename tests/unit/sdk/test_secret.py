@@ -133,6 +133,13 @@ def test_dotenv(text, variables):
     assert parse_dotenv(text, {"HOME": "/home"}) == variables
 
 
+def test_a_line_of_dotenv_that_is_none_is_not_shown():
+    """It may be the rest of a value without quotes; the error has its number."""
+    with pytest.raises(InvalidError, match=r"Line 3 of the \.env file") as caught:
+        parse_dotenv("A=1\nKEY=-----BEGIN KEY-----\nMIIEvQ+hidden==\n-----END KEY-----\n", {})
+    assert "hidden" not in caught.value.message + (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     "options",
     [

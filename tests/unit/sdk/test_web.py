@@ -94,12 +94,29 @@ def test_bare_string_as_domains():
 
 
 def test_domains():
-    """Domains arrive in lower case, wildcards too; what is no domain is refused."""
-    web = modal.fastapi_endpoint(custom_domains=["API.example.com", "*.example.com"])(nullary).web
-    assert web.custom_domains == ("api.example.com", "*.example.com")
+    """Domains arrive as DNS has them, each once, wildcards too; what is no domain is refused."""
+    names = ["API.example.com", "*.example.com", "bücher.example", "api.example.com"]
+    web = modal.fastapi_endpoint(custom_domains=names)(nullary).web
+    assert web.custom_domains == ("api.example.com", "*.example.com", "xn--bcher-kva.example")
     for bad in ("http://example.com", "example", "a b.com", 3):
-        with pytest.raises(InvalidError, match="Not a domain name"):
+        with pytest.raises(InvalidError, match="fastapi_endpoint`: Not a domain name"):
             modal.fastapi_endpoint(custom_domains=[bad])
+
+
+@pytest.mark.parametrize("wrong", [3, True])
+def test_domains_that_are_no_list(wrong):
+    """The error says what they should be."""
+    with pytest.raises(InvalidError, match="must be a list of strings"):
+        modal.wsgi_app(custom_domains=wrong)
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    [modal.fastapi_endpoint, modal.asgi_app, modal.wsgi_app, lambda **options: modal.web_server(8000, **options)],
+)
+def test_every_decorator_takes_domains(decorator):
+    """All four."""
+    assert decorator(custom_domains=["a.example.com"])(nullary).web.custom_domains == ("a.example.com",)
 
 
 def test_two_web_decorators():

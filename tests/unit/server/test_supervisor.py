@@ -390,6 +390,19 @@ async def test_an_input_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert "took longer" in bench.notes[0]
 
 
+async def test_an_input_that_outlives_its_answer_is_ended_when_its_time_is_up(tmp_path: Path) -> None:
+    """Nobody waits for it any more, but its container is told."""
+    bench = Bench(tmp_path, FunctionSpec(name="f", module="m", qualname="f", timeout=0))
+    asked = bench.ask()
+    await bench.ready(0)
+    assert asked.lease is not None
+    asked.lease.hold()
+    while bench.supervisor.counts.running:
+        await asyncio.sleep(0.001)
+    assert bench.engine.containers[0].cancelled == [f"in-{id(asked)}"]
+    assert not asked.late
+
+
 async def test_an_input_that_waited_long_for_its_container_has_its_whole_time(tmp_path: Path) -> None:
     """The time counts from the start of the input, and counts for those who waited."""
     bench = Bench(tmp_path, FunctionSpec(name="f", module="m", qualname="f", timeout=0))
