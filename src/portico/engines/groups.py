@@ -46,9 +46,9 @@ class Groups:
 
     def of_container(self, container_id: str, resources: Resources) -> tuple[Group, ...]:
         """What it has to join; nothing, when it asks for no limit."""
-        settings = {name: self._settings(name, resources) for name in self._bases}
-        if not settings.get("memory") and not settings.get("cpu"):
+        if resources.memory_limit is None and resources.cpu_limit is None:
             return ()
+        settings = {name: self._settings(name, resources) for name in self._bases}
         found: dict[str, dict[str, str]] = {}
         for name, values in settings.items():
             if values and (self._unified or name != "pids"):  # else its template is in such a group

@@ -56,9 +56,9 @@ def test_in_version_2_a_container_has_one_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unified", [False, True])
 def test_who_asks_for_no_limit_joins_no_group(tmp_path: Path, unified: bool) -> None:
-    """That would take time at each start. A request of memory reserves nothing."""
+    """That would take time at each start. A request reserves nothing."""
     groups = Groups(dict.fromkeys(("memory", "cpu", "pids"), tmp_path), unified=unified)
-    assert groups.of_container("ct-1", Resources(memory=64)) == ()
+    assert groups.of_container("ct-1", Resources(cpu=1.0, memory=64)) == ()
 
 
 def test_where_none_can_be_made_there_are_none(tmp_path: Path) -> None:
