@@ -69,8 +69,6 @@ def _detach(descriptors: Descriptors, gate: confine.Gate | None) -> wire.Launch:
     isolate.tether(descriptors.tether)
     isolate.redirect(descriptors.stdout, descriptors.stderr)
     launch = wire.launch(_read_all(descriptors.launch))
-    gates = [] if gate is None else [gate.fileno()]
-    isolate.close_all_but((descriptors.lifeline, descriptors.tether, *gates))
     isolate.replace_environment(launch.env)
     faulthandler.enable()
     return launch
@@ -181,7 +179,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
 
 
 def _read_all(descriptor: int) -> bytes:
-    with open(os.dup(descriptor), "rb") as file:
+    with open(descriptor, "rb") as file:
         file.seek(0)
         return file.read()
 

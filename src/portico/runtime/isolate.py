@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_FREED = 4 * 1024 * 1024
@@ -57,19 +56,11 @@ def tether(descriptor: int) -> None:
 
 
 def redirect(stdout: int, stderr: int) -> None:
-    """Make these the standard output and error, written line by line."""
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
+    """Make these the standard output and error, written line by line; they themselves are closed."""
+    for descriptor, standard in ((stdout, 1), (stderr, 2)):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the interpreter made it a TextIOWrapper
-
-
-def close_all_but(keep: Iterable[int]) -> None:
-    """Close every descriptor except the standard ones and these."""
-    kept = {0, 1, 2, *keep}
-    for entry in os.listdir("/proc/self/fd"):
-        if int(entry) not in kept:
-            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
-                os.close(int(entry))
 
 
 def default_signals() -> None:

@@ -75,9 +75,13 @@ class Server:
             if door.lifespan is not None:
                 await door.lifespan.startup()
         servers = [await door.open(self._state) for door in self._doors]
-        main = plain.home()  # signals come there
-        stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
-        main.call_soon_threadsafe(main.add_signal_handler, signal.SIGTERM, *stop)
+
+        async def heed() -> None:  # signals come to the user's loop
+            stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, *stop)
+
+        away = plain.here()
+        await (heed() if away is None else away.at_home(heed()))
         on_ready()
         grace = await self._stop
         for server in servers:

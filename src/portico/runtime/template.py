@@ -44,13 +44,15 @@ class Template:
         self._obstacle = obstacle
         self._programs = confine.programs()
         self._containers: dict[int, str] = {}  # process id -> container id
+        self._wake: tuple[int, int] = (-1, -1)  # a pipe that is written to when a child ends
 
     def __repr__(self) -> str:
         return f"<Template {len(self._containers)} containers>"
 
     def run(self) -> int:
         """Until the server is gone; the exit status."""
-        wake = _wake_on_child()
+        self._wake = _wake_on_child()
+        wake = self._wake[0]
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(wake, select.POLLIN)
@@ -83,6 +85,7 @@ class Template:
             self._say(wire.Refused(container_id, str(error)))
         else:
             if pid == 0:
+                self._let_go()
                 container.main(container.Descriptors(*descriptors), gate, self._programs)
             self._containers[pid] = container_id
             if gate is not None:
@@ -91,6 +94,13 @@ class Template:
         for descriptor in descriptors:
             os.close(descriptor)
         return True
+
+    def _let_go(self) -> None:
+        """In the fork: close what is the template's, and nothing else. An event loop's library may have more open."""
+        signal.set_wakeup_fd(-1)
+        self._channel.close()
+        for descriptor in self._wake:
+            os.close(descriptor)
 
     def _reap(self) -> None:
         """Every child that has ended: containers, and what they left behind."""
@@ -126,12 +136,12 @@ class Template:
         self._channel.send(wire.encode(message))
 
 
-def _wake_on_child() -> int:
-    """A descriptor that becomes readable when a child ends."""
+def _wake_on_child() -> tuple[int, int]:
+    """A pipe, whose first descriptor becomes readable when a child ends."""
     readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    return readable
+    return readable, writable
 
 
 def _ended_child() -> int | None:

@@ -97,6 +97,13 @@ async def children():
 
 @app.function()
 @modal.fastapi_endpoint()
+async def child_of_the_loop():
+    process = await asyncio.create_subprocess_exec("echo", "from a child", stdout=subprocess.PIPE)
+    return (await process.communicate())[0].decode()
+
+
+@app.function()
+@modal.fastapi_endpoint()
 async def sessions():
     child = subprocess.Popen(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True,
                              start_new_session=True)

@@ -224,6 +224,12 @@ async def test_kill_ends_the_children_too(engine: ProcessEngine, bundle: Path) -
         await vanish(pid)
 
 
+async def test_a_loop_starts_processes(engine: ProcessEngine, bundle: Path) -> None:
+    """The loop's own descriptors, some of which all loops of a process have in common, live through the fork."""
+    container = await ready(engine, bundle, "child_of_the_loop")
+    assert json.loads((await get(container.address)).body) == "from a child\n"
+
+
 async def test_a_container_whose_loop_is_blocked_can_be_killed(engine: ProcessEngine, bundle: Path, sink: Sink) -> None:
     """kill() needs nothing from the user's code."""
     container, recorder = start(engine, bundle, "blocked")
