@@ -77,8 +77,8 @@ class Server:
         servers = [await door.open(self._state) for door in self._doors]
 
         async def heed() -> None:  # signals come to the user's loop
-            stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, *stop)
+            stop = partial(loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
 
         away = plain.here()
         await (heed() if away is None else away.at_home(heed()))
