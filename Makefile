@@ -6,7 +6,7 @@ export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup packages serve test check bench bench-packages bench-peers bench-render conformance clean
+.PHONY: setup packages serve test check bench bench-packages bench-peers bench-render conformance fuzz clean
 setup: $(STAMP)
 
 # uv comes from PyPI into the environment itself, then makes the rest of it exactly as uv.lock says.
@@ -14,12 +14,12 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Portico needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --compile-bytecode
 	@touch $@
 
 # What only apt has: the programs that tests put behind an endpoint and load it with, what judges our unit, and the peers
 # of the measurements. Services that come with them are not started: nginx would take port 80.
-packages:       PACKAGES := nginx:nginx-light node:nodejs wrk:wrk systemd-analyze:systemd
+packages:       PACKAGES := nginx:nginx-light node:nodejs pebble:pebble wrk:wrk strace:strace systemd-analyze:systemd
 bench-packages: PACKAGES := nginx:nginx-light haproxy:haproxy wrk:wrk
 packages bench-packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \
@@ -61,8 +61,14 @@ bench-peers: .venv-bench/.stamp
 # The Autobahn test suite is a program of Python 2.7, which distributions no longer have: pyenv and conda do.
 PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python2.7) python2.7)
 
-conformance: setup .venv-autobahn/.stamp
+conformance: setup .venv-redbot/.stamp .venv-autobahn/.stamp
+	$(BIN)/python -m tests.conformance.responses
 	set -f; $(BIN)/python -m tests.conformance $(CASES)
+
+.venv-redbot/.stamp: tests/conformance/requirements-redbot.txt | $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-redbot
+	$(BIN)/uv pip install --quiet --python .venv-redbot/bin/python -r $<
+	@touch $@
 
 .venv-autobahn/.stamp: tests/conformance/requirements.txt | $(STAMP)
 	@$(PYTHON2) -c '' || { echo "Name a Python 2.7, say: make PYTHON2=~/.pyenv/versions/2.7.18/bin/python2.7 conformance" >&2; exit 1; }
@@ -71,5 +77,11 @@ conformance: setup .venv-autobahn/.stamp
 	.venv-autobahn/bin/pip install --quiet --requirement $<
 	@touch $@
 
+# Each target looks for bytes that break a promise; what it finds lies in fuzz-found/, and ends the run.
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	$(BIN)/uv sync --quiet --frozen --inexact --group fuzz
+	for target in requests responses frames; do nice $(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
+
 clean:
-	rm -rf $(VENV) .venv-bench .venv-autobahn .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-bench .venv-autobahn .venv-redbot fuzz-found .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

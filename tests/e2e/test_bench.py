@@ -69,3 +69,13 @@ def test_a_measurement_that_is_not_there_is_a_usage_error() -> None:
     done = bench("--quick", "warmth")
     assert done.returncode == 2
     assert "There is no measurement warmth; there are throughput, ray_serve," in done.stderr
+
+
+def test_the_profile_counts() -> None:
+    """System calls of the ingress: at least those that there must be."""
+    command = [sys.executable, "-m", "bench.profile", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["system calls per request"]["ingress"]
+    assert counts["1 conn."] >= 6
+    assert counts["write"] >= 2

@@ -162,3 +162,14 @@ def test_each_decision_has_a_number_of_its_own() -> None:
     assert numbers == list(range(1, len(records) + 1))
     titles = [page.read_text().partition(".")[0] for page in records]
     assert titles == [f"# {number}" for number in numbers]
+
+
+def test_each_test_that_the_conformance_table_names_exists() -> None:
+    """And each line of its tables names one."""
+    text = (ROOT / "docs" / "conformance.md").read_text()
+    source = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"^(?:async )?def (test_\w+)\(", source, re.MULTILINE))
+    assert set(re.findall(r"`(test_\w+)`", text)) - there == set()
+    rows = [line for line in text.splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) > 50
+    assert [row for row in rows if not re.search(r"`test_\w+`", row)] == []

@@ -16,13 +16,14 @@ import click
 
 from portico.cli import options
 from portico.cli.ports import holder, is_free
-from portico.cli.resolving import advice, reachable, resolves
+from portico.cli.resolving import advice, public_host, reachable, resolves
 from portico.cli.terminal import Terminal
 from portico.client.control import ControlClient
 from portico.client.settings import load_settings
 from portico.model import errors
 from portico.model.naming import host_label
 from portico.model.settings import Settings
+from portico.server.https import describe_caddy
 from portico.wire.control import ServerInfo
 
 State = Literal["ok", "warning", "broken", "unused"]
@@ -69,7 +70,7 @@ def examine(settings: Settings) -> list[Check]:
         _namespaces("user namespaces", _CLONE_NEWUSER, "Containers run as your user."),
         _own_ports(),
         _resolution(settings, info),
-        Check("caddy", "unused", "not used: no HTTPS is set up"),
+        _caddy(settings),
         Check("ray", "unused", "not used: there is one machine"),
     ]
 
@@ -153,6 +154,20 @@ def _port(settings: Settings, info: ServerInfo | None) -> Check:
     )
 
 
+def _url(settings: Settings) -> str:
+    return f"http://{host_label(settings.workspace, 'app-function')}.{settings.domain}:{settings.listen_port}/"
+
+
+def _caddy(settings: Settings) -> Check:
+    if settings.https is None:
+        return Check("caddy", "unused", "not used: PORTICO_HTTPS is not on")
+    try:
+        text = describe_caddy(settings.https)
+    except errors.Error as error:
+        return Check("caddy", "broken", error.message, error.hint)
+    return Check("caddy", "ok", text)
+
+
 def _namespaces(name: str, flags: int, without: str) -> Check:
     if sys.platform != "linux":
         return Check(name, "warning", "only Linux has them", without)
@@ -174,13 +189,12 @@ def _own_ports() -> Check:
 
 
 def _resolution(settings: Settings, info: ServerInfo | None) -> Check:
-    listen = info.listen if info is not None else settings.listen
-    listen_host, _, port = listen.rpartition(":")
-    listen_host = listen_host.strip("[]")
+    listen_host, url = settings.listen_host, _url(settings)
+    if info is not None:
+        listen_host, url = public_host(info), info.url.format(label=host_label(info.workspace, "app-function"))
     # A name that nobody has asked for, since resolvers remember.
     host = f"{host_label(settings.workspace, f'doctor-{uuid.uuid4().hex[:8]}')}.{settings.domain}"
     if resolves(host, listen_host):
         return Check("names", "ok", f"*.{settings.domain} leads to the server")
-    url = f"http://{host_label(settings.workspace, 'app-function')}.{settings.domain}:{port}/"
     text = f"*.{settings.domain} does not lead to {reachable(listen_host)} here; curl and browsers may know better"
     return Check("names", "warning", text, advice(url, reachable(listen_host)).replace("\n", "\n    "))

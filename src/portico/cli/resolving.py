@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import shlex
 import socket
 import threading
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from portico.cli.spawn import Attachment
 from portico.cli.terminal import Terminal
 from portico.client.remote import Remote
+from portico.wire.control import ServerInfo
 
 _PATIENCE = 2.0  # seconds; a resolver that takes longer makes for a slow client, which is worth the same advice
 
@@ -48,11 +50,12 @@ def advise(terminal: Terminal, url: str, server: Attachment) -> None:
     if isinstance(address, Remote):
         _advise_elsewhere(terminal, url, host, address)
         return
-    listen_host = server.info.listen.rpartition(":")[0].strip("[]")
+    listen_host = public_host(server.info)
+    root = f"--cacert {shlex.quote(server.info.authority)} " if server.info.authority else ""
     if resolves(host, listen_host):
-        terminal.note(f"Try it: curl {url}")
+        terminal.note(f"Try it: curl {root}{url}")
     else:
-        terminal.note(advice(url, reachable(listen_host)))
+        terminal.note(advice(url, reachable(listen_host), root))
 
 
 def _advise_elsewhere(terminal: Terminal, url: str, host: str, remote: Remote) -> None:
@@ -70,19 +73,24 @@ def _advise_elsewhere(terminal: Terminal, url: str, host: str, remote: Remote) -
         terminal.note(f"Until then: {_direct(url, there[0])}")
 
 
-def _direct(url: str, address: str) -> str:
+def public_host(info: ServerInfo) -> str:
+    """The address on which the server listens for those who follow its URLs."""
+    return (info.https_listen or info.listen).rpartition(":")[0].strip("[]") or "0.0.0.0"  # noqa: S104 - compared
+
+
+def _direct(url: str, address: str, flags: str = "") -> str:
     """A curl line that asks no name server."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     bracketed = f"[{address}]" if ":" in address else address
-    return f"curl --resolve {parts.hostname}:{port}:{bracketed} {url}"
+    return f"curl {flags}--resolve {parts.hostname}:{port}:{bracketed} {url}"
 
 
-def advice(url: str, address: str) -> str:
+def advice(url: str, address: str, flags: str = "") -> str:
     """Two lines: the remedy, and a curl line that works without it."""
     host = urlsplit(url).hostname or ""
     remedied = f"This system does not resolve {host}; to mend that: {remedy(host, address)}"
-    return f"{remedied}\nUntil then: {_direct(url, address)}"
+    return f"{remedied}\nUntil then: {_direct(url, address, flags)}"
 
 
 def remedy(host: str, address: str) -> str:

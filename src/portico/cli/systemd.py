@@ -69,11 +69,18 @@ def unit(settings: Settings) -> str:
         user=pwd.getpwuid(os.getuid()).pw_name,
         environment="\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
         command=f"{_quoted(sys.executable)} -P -m portico up",
-        capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.listen_port < 1024 else "",
+        capabilities="CAP_NET_BIND_SERVICE" if any(0 < port < 1024 for port in _ports(settings)) else "",
         home=f"ProtectHome={'read-only' if under_home else 'yes'}",
         tmp="yes" if settings.run_dir.is_relative_to(home) else "no",  # or nobody else finds the sockets there
         writable=_quoted(str(home)),
     ).rstrip("\n")
+
+
+def _ports(settings: Settings) -> list[int]:
+    if settings.https is None:
+        return [settings.listen_port]
+    https, http = settings.https.address(settings.domain), settings.https.http_address(settings.domain)
+    return [settings.listen_port, https.port, *([] if http is None else [http.port])]
 
 
 def _is_under(path: Path, *folders: Path) -> bool:

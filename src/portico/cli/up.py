@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from portico.cli.https import https_options, speaking_https
 from portico.cli.spawn import Attachment
 from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
@@ -58,12 +59,14 @@ from portico.server.main import ServerOptions, run
     help="Where the internet reaches the server, to check custom domains. Default: PORTICO_PUBLIC_ADDRESS.",
 )
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
+@https_options
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
 @click.option("--ready-fd", type=int, hidden=True, help="Say here that the server is ready, or why it is not.")
 @click.option("--lifetime-fd", type=int, hidden=True, help="End when the other end of this pipe is closed.")
 @click.pass_context
 def up(
     ctx: click.Context,
+    /,
     detach: bool,
     queue_limit: int | None,
     max_containers: int | None,
@@ -76,6 +79,7 @@ def up(
     systemd: bool,
     ready_fd: int | None,
     lifetime_fd: int | None,
+    **https: str | bool | None,
 ) -> None:
     """Run the server, and bring up the apps that are deployed. Ctrl-C or SIGTERM ends it.
 
@@ -103,6 +107,7 @@ def up(
         settings = replace(settings, public_address=public_address)
     if listen is not None:
         settings = _listening(settings, listen)
+    settings = speaking_https(settings, https)
     terminal = Terminal.standard()
     if systemd:
         terminal.result(unit(settings))
@@ -132,4 +137,7 @@ def _detach(settings: Settings, terminal: Terminal) -> None:
         server.begin()
         info = server.ready()
         if not server.started:
-            terminal.note(f"A server is running already, on {info.listen} (pid {info.pid}).")
+            terminal.note(f"A server is running already, on {info.listen} (pid {info.pid}), with options of its own.")
+            terminal.note("To start it with others, end it first: portico down")
+        elif info.authority is not None:
+            terminal.note(f"HTTPS clients have to know its own authority: curl --cacert {info.authority} …")

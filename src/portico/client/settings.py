@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from portico.model.errors import InvalidError
+from portico.model.https import Https
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import MAIN, check_environment, workspace_from
 from portico.model.policy import DEFAULT_RATE_LIMIT, parse_rate
@@ -44,6 +45,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         redirect_after=_number("PORTICO_REDIRECT_AFTER", environ.get("PORTICO_REDIRECT_AFTER"), None),
         rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,
+        https=https_from(environ) if _switch("PORTICO_HTTPS", environ.get("PORTICO_HTTPS")) else None,
     ).validate()
 
 
@@ -52,6 +54,31 @@ def environment_name(given: str | None = None, environ: Mapping[str, str] | None
     environ = os.environ if environ is None else environ
     named = given or environ.get("PORTICO_ENVIRONMENT") or environ.get("MODAL_ENVIRONMENT") or MAIN
     return check_environment(named)
+
+
+def https_from(environ: Mapping[str, str]) -> Https:
+    """What the environment says about HTTPS, whether it is on or not."""
+    wait = environ.get("PORTICO_DNS_WAIT") or "30"
+    try:
+        dns_wait = float(wait)
+    except ValueError:
+        raise InvalidError(f"PORTICO_DNS_WAIT is not a number of seconds: {wait!r}.") from None
+    return Https(
+        listen=environ.get("PORTICO_HTTPS_LISTEN") or "",
+        http_listen=environ.get("PORTICO_HTTP_LISTEN") or "",
+        caddy=environ.get("PORTICO_CADDY") or "",
+        acme_email=environ.get("PORTICO_ACME_EMAIL") or "",
+        acme_ca=environ.get("PORTICO_ACME_CA") or "",
+        acme_root=environ.get("PORTICO_ACME_ROOT") or "",
+        dns_hook=environ.get("PORTICO_DNS_HOOK") or "",
+        dns_wait=dns_wait,
+    )
+
+
+def _switch(name: str, given: str | None) -> bool:
+    if given not in (None, "", "on", "off"):
+        raise InvalidError(f"{name} is neither on nor off: {given!r}.")
+    return given == "on"
 
 
 def _number(name: str, given: str | None, default: N) -> int | N:

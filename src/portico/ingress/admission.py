@@ -123,7 +123,7 @@ class MaxBody:
         self._refusal = pages.too_large(limit)
 
     def __call__(self, head: RequestHead, now: float) -> Refusal | None:
-        if head.content_length is None or int(head.content_length) <= self._limit:
+        if head.content_length is None or head.content_length <= self._limit:
             return None
         return self._refusal
 

@@ -13,12 +13,14 @@ from typing import Final
 from portico.core.wheel import Wheel
 from portico.ingress import pages
 from portico.ingress.client import ClientConnection
-from portico.ingress.head import host_of
+from portico.ingress.front import Front
+from portico.ingress.head import RequestHead, host_of
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.redirect import Result, Results
 from portico.ingress.upstream import Upstreams
 from portico.model.proxies import Network
+from portico.wire.memory import Memory
 from portico.wire.websocket import MAX_MESSAGE
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -79,6 +81,7 @@ class Ingress:
         self.upstreams = Upstreams(loop)
         self.now = loop.time
         self.results = Results(self)
+        self.heads: Memory[RequestHead] = Memory()
         self._loop = loop
         self._hosts = [Hosts(directory)]
         self._connections: set[ClientConnection] = set()
@@ -91,14 +94,16 @@ class Ingress:
     def __repr__(self) -> str:
         return f"<Ingress {len(self._connections)} connections>"
 
-    async def listen(self, sock: socket.socket, directory: Directory | None = None) -> None:
-        """Accept connections from this bound socket; `directory` knows what its hosts mean."""
+    async def listen(
+        self, sock: socket.socket, directory: Directory | None = None, *, front: Front | None = None
+    ) -> None:
+        """Accept connections from this bound socket; `directory` knows what its hosts mean, `front` is who connects."""
         if directory is not None:
             self._hosts.append(Hosts(directory))
         hosts = self._hosts[0] if directory is None else self._hosts[-1]
         local = sock.family == socket.AF_UNIX
         create = self._loop.create_unix_server if local else self._loop.create_server
-        server = await create(lambda: ClientConnection(self, hosts), sock=sock, backlog=2048)
+        server = await create(lambda: ClientConnection(self, hosts, front), sock=sock, backlog=2048)
         self._servers.append(server)
 
     async def close(self, grace: float) -> None:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from portico.ingress import pages
-from portico.ingress.head import RequestHead, ResponseHead
+from portico.ingress.head import Answer, RequestHead, ResponseHead, without
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.redirect import Result
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
@@ -37,6 +37,12 @@ class Phase(Enum):
     ANSWERING = 3  # the response's head has been passed on
     TUNNEL = 4  # both sides speak another protocol now
     ENDED = 5
+
+
+# the members as names of the module: in Python 3.11 each look at one through its class is a call
+NEW, WAITING, SENT, ANSWERING, TUNNEL, ENDED = Phase
+
+_NO_RESPONSE: Final = ResponseHead()  # until there is one
 
 
 class Exchange:
@@ -83,8 +89,8 @@ class Exchange:
         self.chunked_in = False
         self.upgrading = False  # whatever the client sends from here on is not HTTP
         self.body_size = 0
-        self.phase = Phase.NEW
-        self.response = ResponseHead()
+        self.phase = NEW
+        self.response = _NO_RESPONSE
         self.upstream: UpstreamConnection | None = None
         self._endpoint: Endpoint | None = None
         self._lease: Lease | None = None
@@ -115,7 +121,19 @@ class Exchange:
     @property
     def is_unanswered(self) -> bool:
         """Whether no part of an answer is there yet, and one will be."""
-        return self.phase in (Phase.WAITING, Phase.SENT)
+        return self.phase in (WAITING, SENT)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether a response of known length can go to its client as it comes."""
+        usual = self.complete and self.keep_alive and not self.version_1_0 and self._result is None
+        return usual and not self.head.upgrade and self.head.method != b"HEAD"
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether a container waits for the rest of the body, and it is the client that has to send it."""
+        waits_for_100 = not self.body_size and self.head.find(b"expect") is not None
+        return self.phase is SENT and not self.complete and not waits_for_100
 
     # -- from the client ------------------------------------------------------------------------------------------
     def start(self, target: Route | Refusal) -> None:
@@ -131,17 +149,17 @@ class Exchange:
         self._endpoint = target.endpoint
         self._max_body = target.max_body
         if self.body_size > target.max_body:
-            self._too_large()
+            self.stop(pages.too_large(self._max_body))
         elif target.redirect_after is None or not self._redirects(target.redirect_after):
             self._ask()
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body."""
-        if self.phase is Phase.ENDED:
+        if self.phase is ENDED:
             return
         self.body_size += len(data)
         if self.body_size > self._max_body:
-            self._too_large()
+            self.stop(pages.too_large(self._max_body))
             return
         if self.upstream is not None:
             if self._unsent:
@@ -159,7 +177,7 @@ class Exchange:
         """What the client sends behind a request to upgrade. It waits until the container has agreed."""
         if self.tunnel is not None:
             self.tunnel.from_client(data)
-        elif self.phase is not Phase.ENDED:
+        elif self.phase is not ENDED:
             self._early += data
             if len(self._early) > BODY_WINDOW:
                 self.client.pause()
@@ -167,13 +185,27 @@ class Exchange:
     def end_of_request(self) -> None:
         """The request has come in whole."""
         self.complete = True
-        if self.chunked_in and self.phase is not Phase.ENDED:
+        if self.chunked_in and self.phase is not ENDED:
             if self.upstream is not None:
                 if self._unsent:
                     self._keep(self.upstream, b"0\r\n\r\n")
                 self.upstream.write(b"0\r\n\r\n")
             else:
                 self._body.append(b"0\r\n\r\n")
+
+    def stop(self, refusal: Refusal) -> None:
+        """Its body is not taken to the end; the client learns why, if its answer has not begun."""
+        phase = self.phase
+        if phase in (SENT, ANSWERING):
+            self.phase = ENDED
+            self._part(phase)
+        elif phase is WAITING and self._lease is None and self._endpoint is not None:
+            self._endpoint.leave(self)
+        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
+        if phase is ANSWERING:
+            self.client.abort()
+        else:
+            self.refused(refusal)
 
     def client_lost(self) -> None:
         """The client has left. Where another one may come for the answer, the input goes on."""
@@ -203,7 +235,7 @@ class Exchange:
         assert not isinstance(asking.client, Result)
         if self.client is not self._result:
             self.redirect()
-        asking.phase = Phase.ENDED
+        asking.phase = ENDED
         self.keep_alive = asking.keep_alive and asking.complete
         self.version_1_0 = asking.version_1_0
         self.client = asking.client
@@ -212,10 +244,10 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
-        phase, self.phase = self.phase, Phase.ENDED
-        if phase is Phase.WAITING and self._endpoint is not None and self._lease is None:
+        phase, self.phase = self.phase, ENDED
+        if phase is WAITING and self._endpoint is not None and self._lease is None:
             self._endpoint.leave(self)
-        elif phase in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+        elif phase in (SENT, ANSWERING, TUNNEL):
             self._part(phase)
         # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
 
@@ -231,23 +263,23 @@ class Exchange:
 
     def refused(self, refusal: Refusal) -> None:
         """It gets no slot; or the request itself is refused."""
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self._body.clear()
         self._delivering()
         self.client.answer(self, refusal)
 
     def timed_out(self) -> None:
         """It has run for longer than it may."""
-        phase, self.phase = self.phase, Phase.ENDED
-        if phase not in (Phase.SENT, Phase.ANSWERING, Phase.TUNNEL):
+        phase, self.phase = self.phase, ENDED
+        if phase not in (SENT, ANSWERING, TUNNEL):
             self.phase = phase
             return
         is_call = self.head.find(b"content-type") == CONTENT_TYPE
         refusal = pages.timed_out(self._lease.queued if is_call and self._lease is not None else 0)
         self._part(phase)
-        if phase is Phase.SENT:
+        if phase is SENT:
             self.refused(refusal)
-        elif phase is Phase.ANSWERING and self._chunked_out and is_call:
+        elif phase is ANSWERING and self._chunked_out and is_call:
             # a caller counts messages: an answer that lacks the last one does not look whole to it
             why = f"{refusal.code} {refusal.text.removeprefix('modal-http: ')}".encode()
             self.client.write(b"0\r\n%b: %b\r\n\r\n" % (STOPPED_TRAILER, why))
@@ -258,11 +290,11 @@ class Exchange:
     # -- from the container's connection --------------------------------------------------------------------------
     def connected(self, upstream: UpstreamConnection) -> bool:
         """There is a connection to the container; whether it is still wanted."""
-        if self.phase is Phase.ENDED:
+        if self.phase is ENDED:
             self._take_lease().release()
             return False
         self.upstream = upstream
-        self.phase = Phase.SENT
+        self.phase = SENT
         self._repeatable = self.complete and not self.body_size and self.head.method in IDEMPOTENT
         self.client.resume()
         assert self._lease is not None
@@ -283,25 +315,24 @@ class Exchange:
     def not_connected(self) -> None:
         """The container is not to be reached; nothing was sent, so another one may have it."""
         self._take_lease().broken()
-        if self.phase is not Phase.ENDED:
+        if self.phase is not ENDED:
             self._again(pages.LOST)
 
     def informed(self, status: int, response: ResponseHead) -> None:
         """An interim response (1xx)."""
         if not (self.version_1_0 or self._offered or isinstance(self.client, Result)):
-            lines = b"".join(response.lines)
+            lines = b"".join(without(response.connection, response.lines))
             self.client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, response.reason, lines))
 
     def switched(self, response: ResponseHead) -> Tunnel | None:
         """The container accepts the upgrade: from here on, bytes pass both ways. None: past us."""
         assert self.upstream is not None
         assert not isinstance(self.client, Result), "a WebSocket is never redirected"
-        framing = b"connection: upgrade\r\nupgrade: %b\r\n" % (response.upgrade or b"websocket")
-        head = response.render(101, self.id.encode(), b"", framing)
+        head = response.render(101, self.id.encode(), b"", b"connection: upgrade\r\nupgrade: websocket\r\n")
         if self._offered:
             self._hand_over(self.client, self.upstream, head)
             return None
-        self.phase = Phase.TUNNEL
+        self.phase = TUNNEL
         self.tunnel = Tunnel(self.client.write, self.upstream.write, self.client.ingress.max_message, self._oversized)
         self.client.write(head)
         self.client.resume()
@@ -312,7 +343,7 @@ class Exchange:
 
     def answered(self, status: int, response: ResponseHead) -> None:
         """The response's head."""
-        self.phase = Phase.ANSWERING
+        self.phase = ANSWERING
         self.response = response
         if isinstance(self.client, Result):
             self.client.head(status)
@@ -325,8 +356,8 @@ class Exchange:
         response = self.response
         bodyless = self.head.method == b"HEAD" or status in (204, 304)
         framing = b""
-        if response.content_length is not None and not response.chunked:
-            framing = b"content-length: %b\r\n" % response.content_length
+        if response.content_length is not None and status != 204:
+            framing = b"content-length: %d\r\n" % response.content_length
         elif not bodyless:
             if self.version_1_0:
                 self.keep_alive = False
@@ -353,17 +384,22 @@ class Exchange:
             self.client.write(data)
             self.client.write(b"\r\n")
 
+    def answered_at_once(self, answer: Answer, body: bytes) -> None:
+        """The whole response, of one that `is_simple`. The connection to the container is already given back."""
+        client = self.client
+        self.response = answer.head
+        self.upstream = None
+        self.phase = ENDED
+        self._let_go()
+        assert not isinstance(client, Result)
+        client.write(answer.render(self.id.encode(), client.ingress.date_line(), body))
+        client.exchange_ended(self)
+
     def finished(self) -> None:
         """The response has ended. The connection to the container is already given back."""
         self.upstream = None
-        self.phase = Phase.ENDED
-        lease = self._take_lease()
-        if self.response.held and not lease.is_foreign:
-            lease.hold()
-        elif self.complete:
-            lease.release()
-        else:
-            lease.cancel()
+        self.phase = ENDED
+        self._let_go()
         self.pass_end()
 
     def pass_end(self) -> None:
@@ -374,21 +410,21 @@ class Exchange:
 
     def upstream_lost(self, *, unread: bool = False) -> None:
         """The container's connection ended before the response did. unread: and before it read all that it was sent."""
-        phase, self.phase = self.phase, Phase.ENDED
+        phase, self.phase = self.phase, ENDED
         self.upstream = None
         lease = self._take_lease()
-        if phase is Phase.TUNNEL:
+        if phase is TUNNEL:
             lease.cancel()
             assert self.tunnel is not None
             assert not isinstance(self.client, Result)
             self.client.tunnel_ended(self.tunnel)
-        elif phase is Phase.ANSWERING:
+        elif phase is ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
         elif lease.is_foreign:
             lease.release()  # programs close connections as they like; one that is gone refuses the next
             if self._repeatable and self._tries < MAX_TRIES:
-                self.phase = Phase.WAITING
+                self.phase = WAITING
                 self.client.ingress.later(LAST_BREATH, self._retry)
             else:
                 self.refused(pages.LOST)
@@ -402,14 +438,14 @@ class Exchange:
 
     def garbled(self) -> None:
         """The container's answer is not HTTP."""
-        phase, self.phase = self.phase, Phase.ENDED
+        phase, self.phase = self.phase, ENDED
         self._drop_upstream()
         lease = self._take_lease()
         if lease.is_foreign:
             lease.release()
         else:
             lease.broken()
-        if phase is Phase.ANSWERING:
+        if phase is ANSWERING:
             self.client.abort()
         else:
             self.refused(pages.GARBAGE)
@@ -434,7 +470,7 @@ class Exchange:
 
     def _hand_over(self, client: ClientConnection, upstream: UpstreamConnection, head: bytes) -> None:
         """Let the container have the client's connection; what has come there already goes before."""
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self.upstream = None
         upstream.part(bytes(self._early))
         self._take_lease().hand_over(client.detach(), head)
@@ -455,7 +491,7 @@ class Exchange:
     def _ask(self) -> None:
         assert self._endpoint is not None
         self._tries += 1
-        self.phase = Phase.WAITING
+        self.phase = WAITING
         lease = self._endpoint.lease(self, self.id)
         if isinstance(lease, Refusal):
             self.refused(lease)
@@ -468,23 +504,19 @@ class Exchange:
         else:
             self.refused(otherwise)
 
-    def _too_large(self) -> None:
-        """More has come of the body than its route takes; the client learns so, if its answer has not begun."""
-        phase = self.phase
-        if phase in (Phase.SENT, Phase.ANSWERING):
-            self.phase = Phase.ENDED
-            self._part(phase)
-        elif phase is Phase.WAITING and self._lease is None and self._endpoint is not None:
-            self._endpoint.leave(self)
-        # with a lease but no connection yet, `connected` finds the exchange ended and gives the slot back
-        if phase is Phase.ANSWERING:
-            self.client.abort()
-        else:
-            self.refused(pages.too_large(self._max_body))
-
     def _retry(self) -> None:
-        if self.phase is Phase.WAITING:
+        if self.phase is WAITING:
             self._ask()
+
+    def _let_go(self) -> None:
+        """The response has ended: so has the input, if nothing says otherwise."""
+        lease = self._take_lease()
+        if self.response.held and not lease.is_foreign:
+            lease.hold()
+        elif self.complete:
+            lease.release()
+        else:
+            lease.cancel()
 
     def _take_lease(self) -> Lease:
         lease, self._lease = self._lease, None
@@ -494,7 +526,7 @@ class Exchange:
     def _part(self, phase: Phase) -> None:
         """Nobody waits for the rest: the input is to end."""
         lease = self._take_lease()
-        if lease.is_foreign and phase is Phase.SENT and self.upstream is not None:
+        if lease.is_foreign and phase is SENT and self.upstream is not None:
             self.upstream.dismiss(lease)
             self.upstream = None
         else:

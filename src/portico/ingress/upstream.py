@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from portico.ingress.exchange import Exchange
-from portico.ingress.head import LONG, ResponseHead
+from portico.ingress.head import LONG, MAX_HEAD, Answer, ResponseHead, learn_answer
+from portico.wire.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from portico.ingress.ports import Lease
 
+MOST_INTERIM: Final = 1000  # responses before the one that counts
+SMALL: Final = 16 * 1024  # bytes of a response that is worth looking up
 SEND_BUFFER: Final = 512 * 1024  # bytes: room for what is read at a time, so that a writer seldom has to wait
 
 
@@ -24,6 +27,7 @@ class Upstreams:
     """All connections to containers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answers: Memory[Answer] = Memory()
         self._loop = loop
         self._idle: dict[str, list[UpstreamConnection]] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -87,12 +91,16 @@ class UpstreamConnection(asyncio.Protocol):
         self.address = address
         self._upstreams = upstreams
         self._exchange: Exchange | None = None
-        self._head = ResponseHead()
+        self._head: ResponseHead | None = None  # while it is being read
+        self._interim = 0
+        self._overhead = 0  # bytes that were read since the last that were of a body
         self._transport = cast("asyncio.Transport", None)
         self._parser = httptools.HttpResponseParser(self)
         self._reusable = True
         self._length = 0  # of the response's body, where that is known and long
         self._unparsed = 0  # bytes of it that the parser will not see: it would only copy them
+        self._begun = False  # something of the response has come
+        self._paused = False
         self._ended = False  # the response has come in whole; what follows belongs to nobody
         self._until_close = False  # the response ends when the connection does
         self._feed: Callable[[bytes], None] = self._parse
@@ -108,8 +116,9 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.not_connected()
             return
         self._exchange = exchange
-        self._ended = False
-        self._transport.resume_reading()
+        self._begun = self._ended = False
+        self._interim = 0
+        self.resume()
         if not exchange.connected(self):
             self._exchange = None
             self._upstreams.rest(self)
@@ -136,7 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The container goes on without us, when it has read this; it closes the connection then."""
         self._exchange = None
         self._feed = lambda data: self._transport.abort()
-        self._transport.resume_reading()
+        self.resume()
         if last:
             self._transport.write(last)
         self._transport.write_eof()
@@ -149,7 +158,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._dismissed = lease
         self._feed = lambda data: self._transport.abort()
-        self._transport.resume_reading()
+        self.resume()
         self._transport.write_eof()
 
     def has_news(self) -> bool:
@@ -161,11 +170,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """The client reads more slowly than the container writes."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
         """The client has caught up."""
-        self._transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     # -- the transport's callbacks --------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -206,17 +218,39 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self._transport.abort()  # it speaks out of turn
             return
+        fresh = not self._begun and len(data) < SMALL
+        self._begun = True
+        if fresh and self._pass_whole(exchange, data):
+            return
         client = exchange.client
         client.cork()
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._switch(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._garbled()
+            self._reusable = False
+            if not self._ended:
+                self._garbled()
         if self._ended:
+            if fresh and self._reusable and not self._interim and exchange.head.method != b"HEAD":
+                learn_answer(self._upstreams.answers, self._parser.get_status_code(), data, exchange.response)
             self._end()
+        elif self._overhead > MAX_HEAD:
+            self._garbled()  # a head without end, or what stands between two pieces of a body
         client.uncork()
+
+    def _pass_whole(self, exchange: Exchange, data: bytes) -> bool:
+        """Pass on a response that is there at once, and whose head is known, without parsing it."""
+        block, _, body = data.partition(b"\r\n\r\n")
+        answer = self._upstreams.answers.known.get(block)
+        if answer is None or len(body) != answer.length or not exchange.is_simple:
+            return False
+        self._exchange = None
+        self._upstreams.rest(self)
+        exchange.answered_at_once(answer, body)
+        return True
 
     def _pass_by(self, data: bytes) -> None:
         """Count a long body, past the parser."""
@@ -233,12 +267,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
 
     def _switch(self, rest: bytes) -> None:
-        if self._exchange is None:
+        exchange, head = self._exchange, self._head
+        if exchange is None or head is None:
             return
-        if self._parser.get_status_code() != 101 or not self._exchange.head.is_websocket:
+        if not exchange.head.is_websocket or head.upgrade != b"websocket":
             self._garbled()
             return
-        tunnel = self._exchange.switched(self._head)
+        tunnel = exchange.switched(head)
         if tunnel is not None:
             self._feed = tunnel.from_container
         if rest:
@@ -251,39 +286,56 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.abort()
 
     # What comes after the end of the response in one read belongs to no request: the connection is not used again.
+    # What is raised here ends as `_garbled`.
     def on_message_begin(self) -> None:
-        self._head = ResponseHead()
         if self._ended:
             self._reusable = False
+        else:
+            self._head = ResponseHead()
 
     def on_status(self, status: bytes) -> None:
-        self._head.reason += status
+        if self._head is not None:
+            self._head.reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.header(name, value)
+        if self._head is not None:  # else it is a trailer, which is not passed on
+            self._head.header(name, value)
 
     def on_headers_complete(self) -> None:
-        exchange = self._exchange
-        if exchange is None or self._ended:
+        exchange, head = self._exchange, self._head
+        if exchange is None or head is None:
             return
         status = self._parser.get_status_code()
+        head.check(status)
+        if self._overhead > MAX_HEAD and sum(map(len, head.lines)) > MAX_HEAD:
+            raise OverflowError
+        self._overhead = 0
         if status < 200:
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise OverflowError
             if status != 101:
-                exchange.informed(status, self._head)
+                exchange.informed(status, head)
             return
-        head = self._head
-        bodyless = exchange.head.method == b"HEAD" or status in (204, 304)
-        self._until_close = not (bodyless or head.chunked or head.content_length is not None)
+        self._head = None
+        is_head = exchange.head.method == b"HEAD"
+        no_body = is_head or status in (204, 304)
+        self._until_close = not (no_body or head.transfer_coding or head.content_length is not None)
         self._reusable = self._parser.should_keep_alive() and not self._until_close
-        self._length = 0
-        if head.content_length is not None and not head.chunked:
-            length = int(head.content_length)
-            self._length = length if length > LONG else 0
+        if is_head:
+            self._ended = True  # the parser would wait for a body that does not come
+            self._reusable = self._reusable and self._poll is None  # of many programs it does, and may come late
+        length = 0 if no_body else head.content_length or 0
+        self._length = length if length > LONG else 0
         exchange.answered(status, head)
-        self._ended = exchange.head.method == b"HEAD"  # the parser would wait for a body that does not come
 
     def on_body(self, data: bytes) -> None:
-        if self._exchange is not None and not self._ended:
+        self._overhead = 0
+        if self._head is not None:
+            raise ValueError  # an interim response has no body
+        if self._ended:
+            self._reusable = False
+        elif self._exchange is not None:
             self._exchange.pass_on(data)
             if self._length > len(data):
                 self._unparsed = self._length - len(data)

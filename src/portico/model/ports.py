@@ -310,7 +310,7 @@ class DomainRecord:
     name: str
     created_at: float
     created_by: str
-    certificate_state: str | None = None  # "issued", "failed"
+    certificate_state: str | None = None  # "issued", "failed", "unrenewed": there is one
     certificate_detail: str | None = None  # for which host, or why not
     certificate_at: float | None = None
 

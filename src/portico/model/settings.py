@@ -10,6 +10,7 @@ from pathlib import Path
 
 from portico.model.addresses import PublicAddress, parse_name_server, parse_public_address
 from portico.model.errors import InvalidError
+from portico.model.https import Https
 from portico.model.limits import DEFAULT_LIMITS, Limits
 from portico.model.naming import check_workspace
 from portico.model.policy import DEFAULT_RATE_LIMIT
@@ -31,7 +32,7 @@ class Settings:
     public_address: addresses and host names, with commas, at which the internet reaches the server; "": not known here.
     dns_resolver: the name server that is asked about custom domains, an address and maybe a port; "": the machine's.
     max_websocket_message: a size, or "unlimited". redirect_after: seconds without an answer, after which a client is
-    sent to the URL of the result; None: never.
+    sent to the URL of the result; None: never. https: how it is spoken; None: not at all.
     """
 
     home: Path
@@ -46,6 +47,7 @@ class Settings:
     public_address: str = ""
     dns_resolver: str = ""
     redirect_after: int | None = None
+    https: Https | None = None
 
     def validate(self) -> Settings:
         """Itself, or InvalidError that names the setting."""
@@ -59,6 +61,8 @@ class Settings:
         if self.redirect_after is not None and self.redirect_after < 1:
             raise InvalidError(f"PORTICO_REDIRECT_AFTER must be at least 1 second, not {self.redirect_after}.")
         _ = self.trusted_networks, self.websocket_limit, self.public, self.name_server  # they raise
+        if self.https is not None:
+            self.https.validate(self.domain)
         return self
 
     @property
@@ -78,7 +82,8 @@ class Settings:
             "PORTICO_PUBLIC_ADDRESS": self.public_address,
             "PORTICO_DNS_RESOLVER": self.dns_resolver,
             "PORTICO_REDIRECT_AFTER": "" if self.redirect_after is None else str(self.redirect_after),
-        }
+            "PORTICO_HTTPS": "off" if self.https is None else "on",
+        } | ({} if self.https is None else self.https.variables)
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:
@@ -128,6 +133,11 @@ class Settings:
     def calls_socket(self) -> Path:
         """Where functions are called, by this user's programs and containers on the same machine."""
         return self.run_dir / "calls.sock"
+
+    @property
+    def front_socket(self) -> Path:
+        """Where the server that speaks HTTPS hands requests on."""
+        return self.run_dir / "front.sock"
 
     @property
     def database(self) -> Path:

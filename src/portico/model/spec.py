@@ -180,6 +180,11 @@ class FunctionSpec:
     cls: ClassSpec | None = None
 
     @property
+    def slots(self) -> int:
+        """How many inputs a container takes at once."""
+        return 1 if self.single_use_containers else self.concurrency.max_inputs
+
+    @property
     def program(self) -> WebSpec | None:
         """The `web_server` that it is, or whose class it is: a program of the user's own takes its inputs."""
         if self.cls is None:

@@ -1,7 +1,7 @@
 """The ASGI app of a function that is called: reads the call, runs the function, answers with frames.
 
-Async functions run on the loop, others in a worker thread. A thread cannot be ended: when its caller leaves, the input
-goes on until the thread is done.
+Async functions run on the loop, others in a worker thread, or on the server's own (`plain`). A thread cannot be ended:
+when its caller leaves, the input goes on until the thread is done.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from portico.model.errors import Error, ExecutionError, InternalFailure, InvalidError
 from portico.model.spec import FunctionSpec
+from portico.runtime import plain
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.threads import Threads
 from portico.runtime.tracebacks import is_ours, user_traceback
@@ -71,8 +72,14 @@ class Called:
     async def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_async:
             return await self._function(*args, **kwargs)
-        result = await self._in_thread(lambda: self._function(*args, **kwargs))
-        return await result if inspect.iscoroutine(result) else result
+        away = plain.here()
+        if away is None:
+            result = await self._in_thread(lambda: self._function(*args, **kwargs))
+        else:
+            result = away.call(self._function, *args, **kwargs)
+        if not inspect.iscoroutine(result):
+            return result
+        return await (result if away is None else away.at_home(result))
 
     # -- many values ----------------------------------------------------------------------------------------------
     async def _iterate(self, message: Message, send: Send) -> None:

@@ -58,6 +58,11 @@ class Service:
                 endpoint = replace(endpoint, app=_WithoutParameters(endpoint.app, names))
             self.endpoints[method.name] = endpoint
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all of it may be served as `plain` has it."""
+        return all(endpoint.plain for endpoint in self.endpoints.values())
+
     def end(self, explain: Explain) -> None:
         """What is to happen after the last input. One that raises is told of, and the others run all the same."""
         for method in self._exits:

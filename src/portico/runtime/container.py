@@ -17,7 +17,7 @@ from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
-from portico.runtime import isolate, loader, program, serve
+from portico.runtime import isolate, loader, plain, program, serve, threads
 from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
@@ -135,7 +135,11 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
         lifeline.send(wire.Ready())
         gc.enable()  # the template turned it off: nothing that was made so far will be garbage
 
-    await server.run(on_ready)
+    if service.is_plain:
+        in_threads = threads.limit_frameworks(launch.function.concurrency.max_inputs)
+        await plain.serve(lambda: server.run(on_ready), in_threads)
+    else:
+        await server.run(on_ready)
 
 
 def _explain(error: BaseException) -> tuple[str, str]:

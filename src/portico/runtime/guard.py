@@ -152,12 +152,13 @@ class Guard:
 class _Response:
     """What an app sends for one HTTP request. `held`: the input's end is not the response's end."""
 
-    __slots__ = ("_complete", "_order", "_send", "_stepping", "_waiting", "held")
+    __slots__ = ("_complete", "_join", "_order", "_send", "_stepping", "_waiting", "held")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._join: Callable[[], None] = getattr(send, "join", _nothing)
         self._waiting: list[Message] = []
-        self._order = asyncio.Lock()
+        self._order: asyncio.Lock | None = None
         self._stepping = False
         self._complete = False
         self.held = False
@@ -209,6 +210,8 @@ class _Response:
             await self._send_waiting()
             return
         self.held = True
+        if self._order is None:
+            self._order = asyncio.Lock()
         async with self._order:  # the app's own tasks may send while the client keeps us waiting
             if self._waiting and self._waiting[0]["type"] == "http.response.start":
                 head = self._waiting[0]
@@ -217,6 +220,8 @@ class _Response:
 
     async def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
+        if len(waiting) > 1:
+            self._join()
         for message in waiting:
             await self._send(message)
 
@@ -244,6 +249,10 @@ class _Socket:
     async def fail(self) -> None:
         """The app has raised."""
         raise AlreadyLogged
+
+
+def _nothing() -> None:
+    """A server that writes each message by itself."""
 
 
 def _identify(scope: Scope) -> str:

@@ -1,6 +1,7 @@
 """Serves an ASGI app on a container's Unix socket until it is told to stop. The only file that knows uvicorn.
 
-uvicorn's protocol classes run directly on the loop's own server: `uvicorn.Server` would wake up ten times a second.
+uvicorn speaks WebSockets. Its protocol classes run directly on the loop's own server: `uvicorn.Server` would wake up
+ten times a second. What is HTTP, is `http`'s.
 """
 
 from __future__ import annotations
@@ -12,27 +13,27 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from portico.model.naming import door_of
+from portico.runtime import plain
 from portico.runtime.asgi import Receive, Scope, Send
 from portico.runtime.guard import AlreadyLogged, Explain, Guard
 from portico.runtime.handover import Handover
+from portico.runtime.http import HttpProtocol
 from portico.runtime.lifespan import Lifespan
+from portico.runtime.threads import InThreads, limit_frameworks
 from portico.runtime.tunnel import EXTENSION, Tunnel
 from portico.runtime.web import Endpoint
 from portico.wire.container import INPUT_HEADER, OFFER, Cancel, HandOver, Stop
 from portico.wire.websocket import MAX_MESSAGE, allowance
 
-_FOREVER = 10 * 365 * 86400  # seconds: when an idle connection closes is for the ingress to say
 _SEND_BUFFER = 512 * 1024
 _DEFAULT_GRACE = 30.0  # seconds, for a SIGTERM
-_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Server:
@@ -52,7 +53,7 @@ class Server:
         done: Callable[[str], None],
         explain: Explain,
     ) -> None:
-        self._threads = max_inputs + _FRAMEWORK_THREADS
+        self._max_inputs = max_inputs
         self._max_message = max_message
         self._explain = explain
         self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
@@ -62,18 +63,20 @@ class Server:
         ]
         self._state = _State(self._max_message, self._guard.leave)
         self._stop: asyncio.Future[float] | None = None
-        self._limiter: Any = None
+        self._borrowers: InThreads = tuple
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Start, call `on_ready`, serve until a `Stop`, and end in good order. Raises what the app's start raises."""
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
-        self._limiter = _thread_limiter(self._threads)
+        self._borrowers = limit_frameworks(self._max_inputs)
         for door in self._doors:
             if door.lifespan is not None:
                 await door.lifespan.startup()
         servers = [await door.open(self._state) for door in self._doors]
-        loop.add_signal_handler(signal.SIGTERM, self._stop_within, _DEFAULT_GRACE)
+        main = plain.home()  # signals come there
+        stop = (loop.call_soon_threadsafe, self._stop_within, _DEFAULT_GRACE)
+        main.call_soon_threadsafe(main.add_signal_handler, signal.SIGTERM, *stop)
         on_ready()
         grace = await self._stop
         for server in servers:
@@ -108,7 +111,7 @@ class Server:
         """Let the running inputs finish. Near the end of the grace, cancel the rest."""
         deadline = asyncio.get_running_loop().call_later(max(grace - 1.0, grace / 2), self._give_up)
         for connection in list(self._state.connections):
-            if isinstance(connection, HttpToolsProtocol):  # a WebSocket is one running input
+            if isinstance(connection, HttpProtocol):  # a WebSocket is one running input
                 connection.shutdown()
         if self._state.tasks:
             await asyncio.wait(list(self._state.tasks))
@@ -119,7 +122,7 @@ class Server:
         """End what still runs. A request without an answer gets none from here: the ingress may ask elsewhere."""
         self._guard.cancel_all()
         for connection in list(self._state.connections):
-            if isinstance(connection, HttpToolsProtocol):
+            if isinstance(connection, HttpProtocol):
                 connection.transport.close()
             else:
                 connection.shutdown()
@@ -138,7 +141,7 @@ class Server:
                 sys.stderr.write(f"Shutdown raised {cause}\n{text.rstrip()}\n")
 
     def _in_threads(self) -> Iterable[object]:
-        return () if self._limiter is None else self._limiter.statistics().borrowers
+        return self._borrowers()
 
 
 class _Door:
@@ -153,34 +156,58 @@ class _Door:
     async def open(self, state: _State) -> asyncio.Server:
         """Listen."""
         loop = asyncio.get_running_loop()
-        config = _config(self._guard, "none" if self._tunnels else _websocket_protocol(), state.max_message)
-        protocol = _TunnelProtocol if self._tunnels else _Protocol
         app_state = self.lifespan.state if self.lifespan is not None else {}
-        return await loop.create_unix_server(lambda: protocol(config, state, app_state, loop), self._path, backlog=2048)
+        protocol = _TunnelProtocol if self._tunnels else _web_protocol(self._guard, state, app_state)
+        create = partial(protocol, state, self._guard, app_state)
+        return await loop.create_unix_server(create, self._path, backlog=2048)
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("inputs come through doors")
 
 
-class _Protocol(HttpToolsProtocol):
+class _Protocol(HttpProtocol):
     """Has room on its way out for what apps usually write at a time: so a writer seldom has to wait in its midst."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def __init__(self, state: _State, app: Guard, app_state: dict[str, Any]) -> None:
+        super().__init__(app, app_state, state.connections, state.tasks)
+        self._server_state = state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().connection_made(transport)
-
-    def handle_websocket_upgrade(self) -> None:
-        self._expect_connection()
-        super().handle_websocket_upgrade()
 
     def _expect_connection(self) -> None:
         """If the ingress offers the client's connection, what follows goes by way of what will take that over."""
         name, value = self.headers[0]
-        if name != INPUT_HEADER or not value.endswith(b" " + OFFER):
+        if name == INPUT_HEADER and value.endswith(b" " + OFFER):
+            self.transport = self._server_state.expect(value.partition(b" ")[0].decode(), self.transport, self)
+
+
+class _WebProtocol(_Protocol):
+    """A request for a WebSocket is one for uvicorn's protocol."""
+
+    _websockets: Callable[[], Any] | None = None  # makes such a protocol; None: there is none in this image
+
+    def takes_over(self) -> bool:
+        headers = dict(self.headers)
+        offers = [token.strip() for token in headers.get(b"connection", b"").lower().split(b",")]
+        is_websocket = b"upgrade" in offers and headers.get(b"upgrade", b"").lower() == b"websocket"
+        self._takes_over = is_websocket and self._websockets is not None
+        return self._takes_over
+
+    def upgraded(self, rest: bytes) -> None:
+        if not self._takes_over or self._websockets is None:
+            super().upgraded(rest)
             return
-        assert isinstance(self.server_state, _State)
-        self.transport = self.server_state.expect(value.partition(b" ")[0].decode(), self.transport, self)
+        self._expect_connection()
+        self._connections.discard(self)
+        lines = [b"%b %b HTTP/1.1\r\n" % (self.scope["method"].encode(), self.url)]
+        lines += [b"%b: %b\r\n" % header for header in self.headers]
+        protocol = self._websockets()
+        protocol.connection_made(self.transport)
+        protocol.data_received(b"".join([*lines, b"\r\n", rest]))
+        self.transport.set_protocol(protocol)
 
 
 class _TunnelProtocol(_Protocol):
@@ -188,27 +215,22 @@ class _TunnelProtocol(_Protocol):
 
     _tunnel: Tunnel | None = None
 
-    def on_headers_complete(self) -> None:
-        upgrade = self.parser.should_upgrade()
-        if upgrade:
-            self._expect_connection()
-            self._tunnel = Tunnel(self.transport)
-            self.scope["extensions"] = {EXTENSION: self._tunnel}  # type: ignore[dict-item]  # it goes no further than to us
-        super().on_headers_complete()
-        if upgrade:
-            self.cycle.keep_alive = False  # what follows on the connection is not for the parser, whatever is answered
+    def takes_over(self) -> bool:
+        self._expect_connection()
+        self._tunnel = Tunnel(self.transport)
+        self.scope["extensions"] = {EXTENSION: self._tunnel}
+        return False
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:
             self._tunnel.from_client(data)
-            return
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._tunnel is not None and (rest := data[upgrade.args[0] :]):
-                self._tunnel.from_client(rest)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+        else:
+            super().data_received(data)
+
+    def upgraded(self, rest: bytes) -> None:
+        super().upgraded(rest)
+        if self._tunnel is not None and rest:
+            self._tunnel.from_client(rest)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -276,15 +298,15 @@ class _Connections(set[Any]):
             self._emptied.set_result(None)
 
 
-def _config(app: Guard, ws: Any, max_message: int | None) -> uvicorn.Config:
+def _web_protocol(app: Guard, state: _State, app_state: dict[str, Any]) -> type[_WebProtocol]:
     # with what a packed message may have more: the limit is on what is on the wire, too
-    unpacked = sys.maxsize if max_message is None else max_message + allowance(max_message)
+    unpacked = sys.maxsize if state.max_message is None else state.max_message + allowance(state.max_message)
     config = uvicorn.Config(
         app,
         loop="none",
         interface="asgi3",
         lifespan="off",
-        ws=ws,
+        ws=_websocket_protocol(),
         ws_max_size=unpacked,
         ws_ping_interval=None,  # it would end a WebSocket whose app, or client, reads nothing for a while
         log_config=None,
@@ -292,11 +314,16 @@ def _config(app: Guard, ws: Any, max_message: int | None) -> uvicorn.Config:
         proxy_headers=False,
         date_header=False,
         server_header=False,
-        timeout_keep_alive=_FOREVER,
     )
     _quiet()
     config.load()
-    return config
+    websockets: Any = config.ws_protocol_class
+
+    class Protocol(_WebProtocol):
+        if websockets is not None:
+            _websockets = partial(websockets, config=config, server_state=state, app_state=app_state)
+
+    return Protocol
 
 
 def _websocket_protocol() -> Any:
@@ -321,14 +348,3 @@ def _quiet() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], AlreadyLogged))
-
-
-def _thread_limiter(threads: int) -> Any:
-    """anyio's limit on worker threads, which FastAPI and Starlette go by; None where the image has no anyio."""
-    try:
-        from anyio import to_thread  # comes with FastAPI and Starlette; an app may do without
-    except ImportError:
-        return None
-    limiter = to_thread.current_default_thread_limiter()
-    limiter.total_tokens = threads
-    return limiter

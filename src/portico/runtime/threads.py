@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Ending = tuple[T | None, BaseException | None]  # as a value: futures refuse to carry a StopIteration
+InThreads = Callable[[], Iterable[object]]  # the tasks that wait for a worker thread right now
+
+_FRAMEWORK_THREADS = 40  # what FastAPI and Starlette have by themselves: files, background tasks, an app's own
 
 
 class Threads:
@@ -63,3 +66,14 @@ def _contained(work: Callable[[], T]) -> Ending[T]:
         return work(), None
     except BaseException as error:
         return None, error
+
+
+def limit_frameworks(max_inputs: int) -> InThreads:
+    """Let FastAPI and Starlette have so many more threads of the running loop; the tasks that wait for one of them."""
+    try:
+        from anyio import to_thread  # comes with FastAPI and Starlette; an app may do without
+    except ImportError:
+        return tuple
+    limiter = to_thread.current_default_thread_limiter()
+    limiter.total_tokens = max_inputs + _FRAMEWORK_THREADS
+    return lambda: limiter.statistics().borrowers

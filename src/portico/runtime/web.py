@@ -11,9 +11,10 @@ from typing import Any
 
 from portico.model.errors import InvalidError
 from portico.model.spec import FunctionSpec, WebKind, WebSpec
-from portico.runtime import calls
+from portico.runtime import calls, routes
 from portico.runtime.asgi import App
 from portico.runtime.closing import close_streams
+from portico.runtime.cors import Cors
 from portico.runtime.wsgi import WsgiApp
 
 Function = Callable[..., Any]
@@ -26,19 +27,20 @@ class Endpoint:
     app: App
     lifespan: bool  # whether the app may want one
     tunnels: bool = False  # whether it gets requests to upgrade as requests, with a Tunnel
+    plain: bool = False  # whether it may be served as `plain` has it
 
 
 def build(spec: FunctionSpec, function: Function) -> Endpoint:
     """The app of a function. Raises InvalidError, and whatever the user's code raises."""
     if spec.web is None:
-        return Endpoint(calls.Called(spec, function), lifespan=False)
+        is_plain = spec.slots == 1 and not spec.is_generator and routes.is_plain_function(function)
+        return Endpoint(calls.Called(spec, function), lifespan=False, plain=is_plain)
     return _BUILDERS[spec.web.kind](spec, spec.web, function)
 
 
 def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     try:  # FastAPI is big, and an image may be without it
         from fastapi import FastAPI
-        from fastapi.middleware.cors import CORSMiddleware
     except ImportError:
         raise InvalidError(
             "`fastapi_endpoint` needs FastAPI, which this function's image does not have. "
@@ -46,10 +48,8 @@ def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> E
         ) from None
     close_streams()
     app = FastAPI(openapi_url="/openapi.json" if web.docs else None)  # without a schema there are no docs pages either
-    app.add_api_route("/", function, methods=[web.method])
-    # Around the whole app, not inside it: so the answer to an exception carries the headers too.
-    cors = CORSMiddleware(app, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], allow_credentials=True)
-    return Endpoint(cors, lifespan=False)
+    is_plain = routes.add(app, "/", function, web.method)
+    return Endpoint(Cors(app), lifespan=False, plain=is_plain and spec.slots == 1)
 
 
 def _asgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
@@ -64,8 +64,7 @@ def _wsgi_app(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     app = function()
     if not callable(app):
         raise InvalidError(f"A `wsgi_app` function has to return a WSGI app, not {type(app).__name__}.")
-    threads = 1 if spec.single_use_containers else spec.concurrency.max_inputs
-    return Endpoint(WsgiApp(app, threads), lifespan=False, tunnels=True)
+    return Endpoint(WsgiApp(app, spec.slots), lifespan=False, tunnels=True)
 
 
 _BUILDERS: dict[WebKind, Callable[[FunctionSpec, WebSpec, Function], Endpoint]] = {

@@ -19,6 +19,7 @@ from portico.api.app import make_app, make_public_app
 from portico.api.desk import make_desk
 from portico.api.web_desk import make_web_desk
 from portico.images.build import UvImages
+from portico.ingress.front import Front
 from portico.model.errors import StateError
 from portico.model.ports import CallStore, Store
 from portico.model.settings import Settings
@@ -33,6 +34,7 @@ from portico.server.durable import DurableCalls
 from portico.server.environment_service import EnvironmentControl
 from portico.server.environments import Environments
 from portico.server.functions import Functions
+from portico.server.https import HttpsControl, local_authority
 from portico.server.logs import LogBook
 from portico.server.rollout import Rollouts
 from portico.server.secrets import Secrets
@@ -51,7 +53,8 @@ class Outside:
 
     settings: Settings
     address: str  # host:port of the public door, as bound
-    port: int
+    port: int  # that of the endpoints' URLs
+    front: Front | None  # who speaks HTTPS
     sockets: Sockets
     data: DataPlane
     bridge: Bridge
@@ -67,13 +70,14 @@ class ControlPlane:
         self.logs = LogBook(settings.home / "logs" / "apps", self.loop)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
-        self._listening: list[tuple[asyncio.Server, Path]] = []
+        self._listening: list[tuple[asyncio.Server, Path | None]] = []
         self._answering = ServerState()
         self._booting: asyncio.Task[None] | None = None
         self._store: asyncio.Task[Store] | None = None
         self._rollouts: Rollouts | None = None
         self._admission: AdmissionControl | None = None
         self._calls: DurableCalls | None = None
+        self._https: HttpsControl | None = None
 
     async def start(self, outside: Outside) -> None:
         """Listen, and begin to bring the deployed apps up (called from the main thread's loop)."""
@@ -160,6 +164,18 @@ class ControlPlane:
         await self._listen(make_desk(calls, functions), outside.sockets.desk)
         await self._listen(make_web_desk(calls, functions), outside.sockets.web_desk)
         self._booting = asyncio.create_task(self._boot(outside, self._rollouts, self._admission, domains))
+        if settings.https is not None:
+            assert outside.front is not None
+            self._https = HttpsControl(
+                settings,
+                settings.https,
+                outside.front,
+                data=outside.data,
+                bridge=outside.bridge,
+                domains=domains,
+                known=self._rollouts.known,
+            )
+            await self._https.start(self._serve_ask)
 
     async def _boot(self, outside: Outside, rollouts: Rollouts, admission: AdmissionControl, domains: Domains) -> None:
         try:
@@ -183,7 +199,21 @@ class ControlPlane:
         asyncio.run_coroutine_threadsafe(admission.save(), self.loop)
 
     async def _listen(self, app: object, path: Path) -> None:
-        """Serve an ASGI application on a Unix socket, with uvicorn's protocol and without its once-a-tick main loop."""
+        """Serve an ASGI application on a Unix socket."""
+        path.unlink(missing_ok=True)
+        server = await self.loop.create_unix_server(self._protocol(app), path, backlog=2048)
+        os.chmod(path, 0o600)
+        self._listening.append((server, path))
+
+    async def _serve_ask(self, app: object) -> int:
+        """Serve one on a free port of this machine: Caddy asks no Unix socket."""
+        server = await self.loop.create_server(self._protocol(app), "127.0.0.1", 0)
+        self._listening.append((server, None))
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    def _protocol(self, app: object) -> Callable[[], asyncio.Protocol]:
+        """Makes a connection's protocol: uvicorn's, without its once-a-tick main loop."""
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             http="httptools",
@@ -194,24 +224,22 @@ class ControlPlane:
             timeout_keep_alive=3600,
         )
         config.load()
-        path.unlink(missing_ok=True)
-        server = await self.loop.create_unix_server(
-            lambda: config.http_protocol_class(config=config, server_state=self._answering, app_state={}),  # type: ignore[call-arg]
-            path,
-            backlog=2048,
-        )
-        os.chmod(path, 0o600)
-        self._listening.append((server, path))
+        return lambda: config.http_protocol_class(config=config, server_state=self._answering, app_state={})  # type: ignore[call-arg]
 
     def _drain(self) -> None:
         if self._rollouts is not None:
             self._rollouts.server_is_ending = True
         if self._calls is not None:
             self._calls.drain()
+        if self._https is not None:
+            self._https.drain()
 
     async def _close(self) -> None:
+        if self._https is not None:
+            await self._https.close()
         for server, path in self._listening:
-            path.unlink(missing_ok=True)
+            if path is not None:
+                path.unlink(missing_ok=True)
             server.close()
         if self._booting is not None:
             self._booting.cancel()
@@ -248,6 +276,7 @@ class Server:
     def info(self) -> ServerInfo:
         """Who answers."""
         settings = self._outside.settings
+        authority = local_authority(settings)
         return ServerInfo(
             version=VERSION,
             pid=os.getpid(),
@@ -257,6 +286,8 @@ class Server:
             url=self._rollouts.url_of("{label}"),
             home=str(settings.home),
             deployed_apps=len(self._rollouts.deployed),
+            https_listen=None if settings.https is None else str(settings.https.address(settings.domain)),
+            authority=None if authority is None else str(authority),
         )
 
     def stop(self) -> None:

@@ -249,6 +249,11 @@ class DataPlane:
         claim = self._claim_of(host)
         return claim is not None and claim.target is not None
 
+    def secures(self, host: str) -> bool:
+        """Whether HTTPS is for this host: the server's own domain, and what leads, or may lead, to a living app."""
+        unknown = self._gates is not None and not _is_address(host)
+        return host == self._domain or unknown or self.is_live(host)
+
     def claimed(self) -> None:
         """It is known which labels there are: those who came before may go on."""
         gates, self._gates = self._gates or {}, None

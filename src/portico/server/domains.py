@@ -28,6 +28,8 @@ from portico.wire.domains import check_foreign, domain_name, shell_word
 
 _LOCAL: Final = ("localhost", ".localhost")  # domains of servers that nobody reaches from elsewhere
 
+Changed = Callable[[str], Awaitable[None]]  # a registration, by its name
+
 
 class Domains:
     """Implements `api.services.DomainService`; says what deploys may have, and keeps the news of certificates.
@@ -46,6 +48,8 @@ class Domains:
         self._known: dict[str, DomainRecord] | None = None
         self._loading = asyncio.Lock()
         self._order = asyncio.Lock()  # what is stored last is what the data path hears last
+        self.on_added: Changed = _nobody_minds
+        self.on_removed: Changed = _nobody_minds
 
     async def known(self) -> dict[str, DomainRecord]:
         """Those that are registered, by name; the data path has heard of them. To be asked before an app comes up."""
@@ -95,6 +99,7 @@ class Domains:
                 known[name] = record
                 await self._tell(known)
             record = known[name]
+            await self.on_added(name)
         return _info(record, await self._uses())
 
     async def remove_domain(self, text: str, *, force: bool) -> DomainInfo:
@@ -114,6 +119,7 @@ class Domains:
             await store.domains.remove(name)
             del known[name]
             await self._tell(known)
+            await self.on_removed(name)
         return info
 
     async def check_domain(self, text: str) -> DomainCheck:
@@ -167,6 +173,10 @@ class Domains:
         if said != PublicAddress() or own == _LOCAL[0] or own.endswith(_LOCAL[1]):
             return said
         return PublicAddress(names=(f"{self._settings.workspace}.{own}",))
+
+
+async def _nobody_minds(name: str) -> None:
+    """Without HTTPS, certificates do not have to follow."""
 
 
 def _found(known: dict[str, DomainRecord], name: str) -> DomainRecord:

@@ -22,10 +22,13 @@ import uvloop
 
 from portico.engines.process import ProcessEngine
 from portico.ingress.door import IngressOptions
+from portico.ingress.front import Front
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
 from portico.server.control import ControlPlane, Outside
 from portico.server.dataplane import Bridge, DataPlane, Sockets
+from portico.server.https import local_authority
+from portico.server.ports import check_free, holder
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.control import Problem, encode_event
@@ -53,13 +56,20 @@ def run(settings: Settings, options: ServerOptions) -> int:
     """Serve until SIGINT, SIGTERM or a stop by the control API; 0 after a clean end. Raises when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with _home(settings.home), _listening(settings) as door, _calls(settings.calls_socket) as calls:
+        with contextlib.ExitStack() as open_:
+            open_.enter_context(_home(settings.home))
+            door = open_.enter_context(_listening(settings))
+            calls = open_.enter_context(_local(settings.calls_socket))
+            front = None
+            if settings.https is not None:
+                check_free(settings.https, settings.domain)
+                front = open_.enter_context(_local(settings.front_socket))
             check_database(settings.database)
             _keep_memory_to_ourselves()
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
             _allow_many_descriptors()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_Server(settings, options, door, calls).serve())
+                return runner.run(_Server(settings, options, door, calls, front).serve())
     except Error as error:
         if options.ready_fd is not None:
             problem = Problem(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
@@ -71,11 +81,19 @@ def run(settings: Settings, options: ServerOptions) -> int:
 class _Server:
     """The running server: what it started, in the order of starting."""
 
-    def __init__(self, settings: Settings, options: ServerOptions, door: socket.socket, calls: socket.socket) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        options: ServerOptions,
+        door: socket.socket,
+        calls: socket.socket,
+        front: socket.socket | None,
+    ) -> None:
         self._settings = settings
         self._options = options
         self._door = door
         self._calls = calls
+        self._front = front
         self._ending = asyncio.Event()
         self._failure: StateError | None = None
 
@@ -113,6 +131,10 @@ class _Server:
             loop.add_signal_handler(number, self._signalled)
         host, port = self._door.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        front = None
+        if settings.https is not None:
+            port = settings.https.address(settings.domain).port
+            front = Front(port, data.secures)
 
         def booted(failure: StateError | None) -> None:
             self._failure = failure
@@ -120,11 +142,14 @@ class _Server:
                 self._ending.set()
 
         try:
+            if self._front is not None:
+                await data.ingress.listen(self._front, front=front)
             await control.start(
                 Outside(
                     settings=settings,
                     address=address,
                     port=port,
+                    front=front,
                     sockets=sockets,
                     data=data,
                     bridge=bridge,
@@ -173,10 +198,23 @@ class _Server:
     def _announce(self, address: str) -> None:
         log.info("listening on %s, home %s", address, self._settings.home)
         if self._options.announce:
-            print(f"Portico listens on http://{address} (home: {self._settings.home}).", file=sys.stderr)
+            print("\n".join(_announcement(self._settings, address)), file=sys.stderr)
         if self._options.ready_fd is not None:
             os.write(self._options.ready_fd, b"ready\n")
             os.close(self._options.ready_fd)
+
+
+def _announcement(settings: Settings, address: str) -> list[str]:
+    """Where it can be reached."""
+    if settings.https is None:
+        return [f"Portico listens on http://{address} (home: {settings.home})."]
+    https, http = settings.https.address(settings.domain), settings.https.http_address(settings.domain)
+    places = [f"https://{settings.domain}{'' if https.port == 443 else f':{https.port}'}"]
+    places += [f"HTTP on {http}"] if http is not None else []
+    lines = [f"Portico listens on {', '.join([*places, f'http://{address}'])} (home: {settings.home})."]
+    if (authority := local_authority(settings)) is not None:
+        lines.append(f"Clients have to know its own authority: curl --cacert {authority} {places[0]}/healthz")
+    return lines
 
 
 def _keep_memory_to_ourselves() -> None:
@@ -251,18 +289,18 @@ def _notice_the_dead(door: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _calls(path: Path) -> Iterator[socket.socket]:
-    """The socket at which functions are called, bound, for this user only."""
+def _local(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket, bound, for this user only."""
     path.unlink(missing_ok=True)  # the home is locked: whoever made it is gone
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as calls:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         mask = os.umask(0o177)
         try:
-            calls.bind(str(path))
+            door.bind(str(path))
         finally:
             os.umask(mask)
-        calls.listen(2048)
-        calls.setblocking(False)
-        yield calls
+        door.listen(2048)
+        door.setblocking(False)
+        yield door
     path.unlink(missing_ok=True)
 
 
@@ -277,22 +315,11 @@ def _private(folder: Path) -> None:
 
 def _cannot_listen(settings: Settings, error: OSError) -> Error:
     if error.errno == errno.EADDRINUSE:
-        holder = _holder(settings.listen_port)
+        found = holder(settings.listen_port)
         return PortInUseError(
-            f"The port {settings.listen} is in use{f' by {holder}' if holder else ''}.",
+            f"The port {settings.listen} is in use{f' by {found}' if found else ''}.",
             hint="End that program, or choose another port: PORTICO_LISTEN=127.0.0.1:7778",
         )
     return ConflictError(
         f"Portico cannot listen on {settings.listen}: {error.strerror}.", hint="Set PORTICO_LISTEN to host:port."
     )
-
-
-def _holder(port: int) -> str | None:
-    """Which process listens on a port, as far as this user may see."""
-    import psutil  # 50 ms, for this one error
-
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
-    return None

@@ -198,6 +198,10 @@ class Rollouts:
         endpoints = await self.endpoints(app.id, spec, release.urls, where)
         emit(_deployed(app.id, spec.name, version, endpoints, began))
 
+    async def known(self) -> None:
+        """Return when it is known which labels and domains the deployed apps have."""
+        await self._claimed.wait()
+
     async def boot(self) -> None:
         """Bring all deployed apps up again, as they were when the server ended. They have their labels at once."""
         try:
@@ -396,8 +400,9 @@ class Rollouts:
 
     def url_at(self, host: str) -> str:
         """The URL of a host."""
-        port = "" if self._port == 80 else f":{self._port}"
-        return f"http://{host}{port}"
+        scheme, usual = ("http", 80) if self._settings.https is None else ("https", 443)
+        port = "" if self._port == usual else f":{self._port}"
+        return f"{scheme}://{host}{port}"
 
     def urls(self, spec: AppSpec, environment: EnvironmentRecord) -> dict[str, str]:
         """The URL of each web function of a deployed app."""

@@ -150,13 +150,12 @@ class Supervisor:
         self._engine = engine
         self._notify = notify
         self._loop = loop
-        concurrency = self.function.concurrency
         self.is_foreign = function.program is not None
         self._limits = limits
         self.wish = self.function.autoscaler
         self.autoscaler = _bounded(self.wish, limits)
-        slots = 1 if self.function.single_use_containers else concurrency.max_inputs
-        self._target = min(concurrency.target, slots)
+        slots = function.slots
+        self._target = min(function.concurrency.target, slots)
         self.pool: Pool[Worker, Waiter] = Pool(slots, limits.queue, SlotLease, target=self._target)
         self._covered = 0.0  # inputs for which there are, or will be, enough containers
         self._workers: dict[str, Worker] = {}

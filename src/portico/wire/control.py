@@ -60,9 +60,11 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     domain: str
     listen: str  # "host:port", the port as bound
-    url: str  # "http://{label}.localhost:7777"
+    url: str  # "http://{label}.localhost:7777", or https://…
     home: str
     deployed_apps: int
+    https_listen: str | None = None  # "host:port"; no host: all addresses of the machine
+    authority: str | None = None  # the file of the root certificate that clients on that machine have to know
 
 
 class BlobList(msgspec.Struct, frozen=True):
@@ -252,7 +254,8 @@ class DomainUse(msgspec.Struct, frozen=True, kw_only=True):
 class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A registered domain. created_by: "token NAME", or a user of the server's machine.
 
-    certificate_state: "issued", "failed", or None while there was none; certificate_detail: for which host, or why not.
+    certificate_state: "issued", "failed", "unrenewed" (there is one), or None while there was none; certificate_detail:
+    for which host, or why not.
     """
 
     name: str

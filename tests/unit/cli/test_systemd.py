@@ -12,6 +12,7 @@ import pytest
 
 from portico.cli.systemd import unit
 from portico.client.control import ControlClient
+from portico.model.https import Https
 from tests.unit.cli.test_commands import run
 
 
@@ -50,6 +51,15 @@ def test_the_unit_is_hardened(settings):
         "UMask": "0077",
     }.items():
         assert values(text, key) == [value]
+
+
+def test_the_unit_of_a_server_with_https_may_listen_on_its_ports(settings):
+    """The right to take 80 and 443, and no other; on a laptop's ports not even that."""
+    right = "CAP_NET_BIND_SERVICE"
+    for domain, rights in (("apps.example.com", right), ("localhost", "")):
+        text = unit(replace(settings, domain=domain, https=Https(acme_email="ops@example.com")))
+        assert values(text, "AmbientCapabilities") == values(text, "CapabilityBoundingSet") == [rights]
+        assert {'"PORTICO_HTTPS=on"', '"PORTICO_ACME_EMAIL=ops@example.com"'} <= set(values(text, "Environment"))
 
 
 def test_systemd_understands_the_unit(settings, tmp_path):

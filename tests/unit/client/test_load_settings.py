@@ -44,6 +44,36 @@ def test_all_given(tmp_path):
     assert settings.name_server == ("127.0.0.1", 8053)
 
 
+def test_https_is_spoken_when_it_is_switched_on():
+    """Its variables say how; without the switch they say nothing."""
+    said = {
+        "PORTICO_DOMAIN": "example.com",
+        "PORTICO_HTTPS_LISTEN": "[::1]:8443",
+        "PORTICO_HTTP_LISTEN": "off",
+        "PORTICO_CADDY": "/opt/caddy",
+        "PORTICO_ACME_EMAIL": "ops@example.com",
+        "PORTICO_ACME_CA": "https://ca.test/dir",
+        "PORTICO_ACME_ROOT": "/root.pem",
+        "PORTICO_DNS_HOOK": "hook --zone example.com",
+        "PORTICO_DNS_WAIT": "5",
+    }
+    assert load_settings(said).https is None
+    assert load_settings(said | {"PORTICO_HTTPS": "off"}).https is None
+    settings = load_settings(said | {"PORTICO_HTTPS": "on"})
+    assert settings.https is not None
+    assert str(settings.https.address(settings.domain)) == "[::1]:8443"
+    assert settings.https.http_address(settings.domain) is None
+    assert settings.https.dns_command == ["hook", "--zone", "example.com"]
+    assert load_settings(settings.variables | {"PORTICO_HOME": str(settings.home)}) == settings
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORTICO_HTTPS", "yes"), ("PORTICO_DNS_WAIT", "soon")])
+def test_what_https_is_not(name, value):
+    """A switch is on or off, and a wait is a number."""
+    with pytest.raises(InvalidError, match=name):
+        load_settings({"PORTICO_HTTPS": "on", name: value})
+
+
 @pytest.mark.parametrize(
     ("text", "server"),
     [

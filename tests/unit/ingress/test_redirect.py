@@ -351,11 +351,12 @@ async def test_some_methods_are_held_open(scene: Scene, method: bytes) -> None:
 async def test_a_request_comes_in_whole_before_it_is_redirected(scene: Scene) -> None:
     """However long that takes."""
     client = await scene.house.connect()
-    await client.send(POST[:-2])
+    await client.send(POST[:-4])
     (connection,) = await connections(scene)
-    await scene.until(lambda: connection._current is not None and connection._current.upstream is not None)
-    scene.pass_time()
-    await client.send(POST[-2:])
+    for size in range(1, 5):
+        await scene.until(lambda size=size: connection._current is not None and connection._current.body_size == size)
+        scene.pass_time(AFTER / 3)
+        await client.send(POST[size - 5 : size - 4 or None])
     assert (await scene.container.requests.get()).endswith(b"hello")
     scene.pass_time()
     assert b"fc-" in path_of(await client.head())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -92,8 +93,9 @@ async def test_a_post_on_a_connection_that_is_closed_already_goes_to_another_one
     first.sendall(ANSWER)
     await client.response()
     assert await house.endpoint.ends.get() == "release"
-    client.writer.get_extra_info("socket").send(POST)
-    first.close()  # before the loop reads either: the request comes first, as it was there first
+    with socket.socket(fileno=os.dup(client.writer.get_extra_info("socket").fileno())) as raw:
+        raw.send(POST)
+    first.close()  # before the loop has seen either
     second = await container.accept()
     assert (await container.read(second, b"first")).startswith(b"POST /one ")
     second.sendall(ANSWER)
