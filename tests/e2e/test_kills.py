@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from tests.e2e.calls import ask_at_once, lines
-from tests.e2e.conftest import PATIENCE, Machine, wait_until
+from tests.e2e.conftest import PATIENCE, Machine, Process, wait_until
 
 TARGET = """
 import asyncio
@@ -57,6 +58,26 @@ async def stream():
         yield b"whole"
 
     return StreamingResponse(pieces())
+
+
+@app.function(max_containers=2, timeout=2)
+@modal.fastapi_endpoint()
+async def prompt():
+    return os.getpid()
+
+
+@app.function(max_containers=3, retries=modal.Retries(max_retries=10, initial_delay=0.0))
+async def double(x, journal):
+    note(journal, x)
+    await asyncio.sleep(0.01)
+    return 2 * x
+
+
+@app.function(max_containers=3)
+async def once(x, journal):
+    note(journal, x)
+    await asyncio.sleep(0.01)
+    return 2 * x
 
 
 @app.function(max_containers=2)
@@ -224,4 +245,60 @@ def test_templates_that_are_killed_lose_nothing(shared: Machine, urls: dict[str,
                 container.kill()
             wait_until(lambda: shared.containers(), "new ones are there")
     assert clients.ended == {'200 "got"': clients.asked}
+    check_counts(shared, tmp_path / "both")
+
+
+def test_a_container_that_stops_reading_is_replaced(shared: Machine, urls: dict[str, str], tmp_path: Path) -> None:
+    """Its requests end with their time; the others go on beside it, and none is lost without a word."""
+    stopped = shared.request(urls["prompt"]).json
+    assert isinstance(stopped, int)
+
+    def ask(connection: http.client.HTTPConnection, number: int) -> str:
+        connection.request("GET", "/", headers=host(urls["prompt"]))
+        response = connection.getresponse()
+        text = response.read().decode()
+        return "200" if response.status == 200 else f"{response.status} {text.partition(' (')[0]}"
+
+    clients = Clients(shared, ask)
+    with clients.at_work():
+        psutil.Process(stopped).suspend()
+        wait_until(lambda: not psutil.pid_exists(stopped), "it was ended")
+    late = "500 modal-http: internal error: function execution timed out"
+    assert clients.ended == {"200": clients.asked - 1, late: 1}
+    check_counts(shared, tmp_path / "both")
+
+
+MAP = """
+import json
+import modal
+
+results = modal.Function.from_name("target", {name!r}).map(range(300), [{journal!r}] * 300, return_exceptions=True)
+print(json.dumps([x if isinstance(x, int) else type(x).__name__ for x in results]))
+"""
+
+
+@pytest.mark.parametrize("name", ["double", "once"])
+def test_a_map_loses_no_input(shared: Machine, urls: dict[str, str], tmp_path: Path, name: str) -> None:
+    """With retries each has its result; without, an error in the place of each that was cut off; none runs again."""
+    journal = tmp_path / "journal"
+    script = shared.write(
+        "mapping.py", MAP.format(name=name, journal=str(journal)).replace("import modal", "import portico as modal")
+    )
+    mapping = Process([sys.executable, str(script)], shared.env, shared.folder)
+    for goal in (20, 60, 100, 140):
+        wait_until(lambda goal=goal: len(lines(journal)) >= goal, "the map goes on")
+        for container in shared.containers():
+            container.kill()
+    results = json.loads(mapping.until(r"^\[.*\]$").group())
+    assert mapping.popen.wait(PATIENCE) == 0
+    good = {x: result for x, result in enumerate(results) if isinstance(result, int)}
+    assert all(result == 2 * x for x, result in good.items())
+    assert len(results) == 300
+    ran = lines(journal)
+    if name == "double":
+        assert len(good) == 300
+        assert len(ran) > 300
+    else:
+        assert set(results) - set(good.values()) == {"RemoteError"}
+        assert len(ran) == len(set(ran))
     check_counts(shared, tmp_path / "both")
