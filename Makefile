@@ -17,9 +17,9 @@ $(STAMP): pyproject.toml uv.lock compat/modal/pyproject.toml
 	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --compile-bytecode
 	@touch $@
 
-# What only apt has: the programs that tests put behind an endpoint and load it with, what judges our unit, and the peers
-# of the measurements. Services that come with them are not started: nginx would take port 80.
-packages:       PACKAGES := nginx:nginx-light node:nodejs pebble:pebble wrk:wrk strace:strace systemd-analyze:systemd
+# What only apt has: the programs that tests put behind an endpoint and load it with, what judges our unit and what
+# changes the time, and the peers of the measurements. Services that come with them are not started: nginx would take port 80.
+packages:       PACKAGES := nginx:nginx-light node:nodejs pebble:pebble wrk:wrk strace:strace systemd-analyze:systemd faketime:faketime
 bench-packages: PACKAGES := nginx:nginx-light haproxy:haproxy wrk:wrk
 packages bench-packages:
 	@missing=; PATH="$$PATH:/usr/sbin"; \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import signal
@@ -313,3 +315,80 @@ def test_an_unexpected_end_is_in_the_logs(shared: Machine, urls: dict[str, str])
         lambda: re.search(r"ended unexpectedly: signal 9", shared.run("app", "logs", "mortal").stdout),
         "it is in the logs",
     )
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+GREEDY = """
+import modal, subprocess, time
+
+app = modal.App("greedy")
+kept = []
+
+
+@app.function(memory=(64, 128), max_containers=1)
+@modal.concurrent(max_inputs=10)
+@modal.fastapi_endpoint()
+def leak(mib: int = 0):
+    for _ in range(mib):
+        kept.append(bytearray(b"x" * (1 << 20)))
+    return len(kept)
+
+
+@app.function(memory=(64, 128), max_containers=1)
+@modal.asgi_app()
+def leaks_while_it_answers():
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            while True:
+                kept.append(bytearray(b"x" * (1 << 20)))
+
+    return app
+"""
+
+
+def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered(machine: Machine) -> None:
+    """With 500 and Modal's words, once, not by four containers; the log says why; the next one gets a new container.
+
+    Where no control groups can be made, Python cannot have more, and the container lives.
+    """
+    machine.up()
+    machine.write("greedy.py", GREEDY)
+    urls = machine.deploy("greedy.py")
+    limited = can_limit_memory(machine)
+    text = "modal-http: internal error: function was terminated by signal" if limited else "Internal Server Error"
+    for _ in range(3):
+        assert machine.request(urls["leak"]).json == 0 or not limited
+        answer = machine.request(f"{urls['leak']}/?mib=1000")
+        assert (answer.status, answer.text.startswith(text)) == (500, True)
+    log = machine.run("app", "logs", "greedy").stdout
+    assert log.count("signal 9 (SIGKILL): it took more than its 128 MiB of memory") == (3 if limited else 0)
+    call = Call(machine, urls["leaks_while_it_answers"])
+    call.until(b"begun")
+    assert not call.rest().endswith(b"0\r\n\r\n")
+
+
+def test_no_control_group_outlives_its_container_or_its_server(machine: Machine) -> None:
+    """They would be the machine's for ever. What a killed server leaves, the next one removes."""
+    server = machine.up()
+    machine.write("greedy.py", GREEDY)
+    url = machine.deploy("greedy.py")["leak"]
+    assert machine.request(url).json == 0
+    assert bool(groups_of(machine)) == can_limit_memory(machine)
+    server.popen.kill()
+    wait_until(lambda: not machine.leftovers(), "containers are gone, too")
+    server = machine.up()
+    assert machine.request(url).json == 0
+    assert server.interrupt() == 0
+    assert not groups_of(machine)
+
+
+def can_limit_memory(machine: Machine) -> bool:
+    checks = json.loads(machine.run("doctor", "--json", code=None).stdout)["checks"]
+    return "memory" in next(check["text"] for check in checks if check["name"] == "limits").partition("for: ")[2]
+
+
+def groups_of(machine: Machine) -> list[Path]:
+    mark = hashlib.sha256(os.fsencode(machine.home)).hexdigest()[:12]
+    return [path for path in Path("/sys/fs/cgroup").rglob(f"portico-{mark}-*") if path.is_dir()]

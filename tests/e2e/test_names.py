@@ -76,8 +76,8 @@ def test_a_function_without_a_url_has_none(shared: Machine, seed: str) -> None:
 @pytest.mark.parametrize(
     ("app", "function", "error"),
     [
-        ("nothing", "square", "NotFoundError: No app 'nothing' is deployed"),
-        ("seed", "nothing", "NotFoundError: The app 'seed' has no function 'nothing'"),
+        ("nothing", "square", "NotFoundError: There is no function 'square' in the app 'nothing'."),
+        ("seed", "nothing", "NotFoundError: There is no function 'nothing' in the app 'seed'."),
     ],
 )
 def test_what_is_not_there_is_not_found(shared: Machine, seed: str, app: str, function: str, error: str) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, read_document, route
+from portico.api.http import Documented, Operation, document, read_document, route
 from portico.api.services import AdmissionService
-from portico.wire.control import ProxyTokenRequest, SettingInfo
+from portico.wire.control import NewProxyToken, ProxyTokenList, ProxyTokenRequest, SettingInfo, SettingList
 
 _setting = msgspec.json.Decoder(SettingInfo)
 _token = msgspec.json.Decoder(ProxyTokenRequest)
 
 
-def routes(admission: AdmissionService) -> list[Route]:
+def routes(admission: AdmissionService) -> list[Documented]:
     """What can be asked of them."""
 
     async def settings(_: Request) -> Response:
@@ -35,9 +34,9 @@ def routes(admission: AdmissionService) -> list[Route]:
         return Response(status_code=204)
 
     return [
-        route("GET", "/v1/settings", settings),
-        route("PUT", "/v1/settings", change),
-        route("GET", "/v1/proxy-tokens", tokens),
-        route("POST", "/v1/proxy-tokens", create),
-        route("DELETE", "/v1/proxy-tokens/{token_id}", revoke),
+        route("GET", "/v1/settings", settings, Operation(gives=SettingList)),
+        route("PUT", "/v1/settings", change, Operation(SettingInfo, SettingList)),
+        route("GET", "/v1/proxy-tokens", tokens, Operation(gives=ProxyTokenList)),
+        route("POST", "/v1/proxy-tokens", create, Operation(ProxyTokenRequest, NewProxyToken, 201)),
+        route("DELETE", "/v1/proxy-tokens/{token_id}", revoke, Operation(status=204)),
     ]

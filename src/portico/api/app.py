@@ -22,6 +22,7 @@ from portico.api import tokens as token_routes
 from portico.api.calls import CallRelay
 from portico.api.door import TokenDoor
 from portico.api.errors import respond
+from portico.api.openapi import documentation
 from portico.api.services import (
     AccessService,
     AdmissionService,
@@ -60,7 +61,7 @@ def make_app(
         *admission_routes.routes(admission),
         *domain_routes.routes(domains),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+    return Starlette(routes=[*routes, documentation(routes)], exception_handlers={HTTPException: _refused})
 
 
 def make_public_app(app: ASGIApp, access: AccessService, calls_socket: Path, places: CallPlaceService) -> ASGIApp:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import EventStream, document, environment_of, read_document, route
+from portico.api.http import PLACED, Documented, EventStream, Operation, document, environment_of, read_document, route
 from portico.api.services import AppService
 from portico.model.errors import InvalidError
-from portico.wire.control import AppList, Ended, RollbackRequest
+from portico.wire.control import AppInfo, AppList, Ended, History, RollbackRequest
 
 MAX_TAIL = 100_000  # lines
 _DEFAULT_TAIL = 100
 _rollback = msgspec.json.Decoder(RollbackRequest)
 
 
-def routes(apps: AppService) -> list[Route]:
+def routes(apps: AppService) -> list[Documented]:
     """What can be asked of apps."""
 
     async def everything(request: Request) -> Response:
@@ -44,12 +43,17 @@ def routes(apps: AppService) -> list[Route]:
         return EventStream(lines, last=Ended("stopped") if follow else None)
 
     return [
-        route("GET", "/v1/apps", everything),
-        route("GET", "/v1/apps/{ref}", one),
-        route("POST", "/v1/apps/{ref}/stop", stop),
-        route("GET", "/v1/apps/{ref}/history", history),
-        route("POST", "/v1/apps/{ref}/rollback", rollback),
-        route("GET", "/v1/apps/{ref}/logs", logs),
+        route("GET", "/v1/apps", everything, Operation(gives=AppList, query=PLACED)),
+        route("GET", "/v1/apps/{ref}", one, Operation(gives=AppInfo, query=PLACED)),
+        route("POST", "/v1/apps/{ref}/stop", stop, Operation(gives=AppInfo, query=PLACED)),
+        route("GET", "/v1/apps/{ref}/history", history, Operation(gives=History, query=PLACED)),
+        route("POST", "/v1/apps/{ref}/rollback", rollback, Operation(RollbackRequest, EventStream, query=PLACED)),
+        route(
+            "GET",
+            "/v1/apps/{ref}/logs",
+            logs,
+            Operation(gives=EventStream, query=(*PLACED, "follow", "tail", "function")),
+        ),
     ]
 
 

@@ -7,9 +7,8 @@ import re
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import bounded, document, read_document, route
+from portico.api.http import Documented, Operation, bounded, document, read_document, route
 from portico.model.errors import InvalidError
 from portico.model.ports import Blobs
 from portico.wire.control import BlobList
@@ -19,7 +18,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _list = msgspec.json.Decoder(BlobList)
 
 
-def routes(blobs: Blobs) -> list[Route]:
+def routes(blobs: Blobs) -> list[Documented]:
     """What can be asked of the blobs."""
 
     async def missing(request: Request) -> Response:
@@ -30,7 +29,10 @@ def routes(blobs: Blobs) -> list[Route]:
         await blobs.put(_checked(request.path_params["digest"]), bounded(request, MAX_BLOB))
         return Response(status_code=204)
 
-    return [route("POST", "/v1/blobs/missing", missing), route("PUT", "/v1/blobs/{digest}", put)]
+    return [
+        route("POST", "/v1/blobs/missing", missing, Operation(BlobList, BlobList)),
+        route("PUT", "/v1/blobs/{digest}", put, Operation(bytes, status=204)),
+    ]
 
 
 def _checked(digest: str) -> str:

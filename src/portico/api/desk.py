@@ -6,10 +6,11 @@ For functions' callers (the ingress leads hosts of the calls' socket here):
     GET  /<id>?wait=         at stored.calls        its answer, 202 when there is none after so many seconds
     POST /<id>/cancel?terminate=                    -> VALUE: None
     GET  /retries            at <function>.control  -> VALUE: the retry policy, as a dict, or None
-    GET  /stats, /autoscaler                        -> VALUE: a dict
+    GET  /stats, /autoscaler, /url                  -> VALUE: a dict
     POST /autoscaler?min_containers=…               -> VALUE: the settings from now on; "none" takes a bound away
 
-With the parameters of a class, as one quoted piece of text behind another "/", the last two are about its containers.
+With the parameters of a class, as one quoted piece of text behind another "/", stats and autoscaler are about its
+containers.
 
 Values are pickled here, and nothing is ever unpickled.
 """
@@ -66,7 +67,7 @@ async def _answer(request: Request, calls: CallService, functions: FunctionServi
         what, _, parameters = verb[1][1:].partition("/")
         if (request.method, what) == ("POST", "autoscaler"):
             return _value(await functions.update_autoscaler(target, _settings(request), parameters.encode()))
-        if request.method == "GET" and what in ("autoscaler", "stats", "retries"):
+        if request.method == "GET" and what in ("autoscaler", "stats", "retries", "url"):
             return _value(await functions.about(target, what, parameters.encode()))
     elif verb == ("POST", "/"):
         if target.is_generator:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, read_document, route, token_of
+from portico.api.http import Documented, Operation, document, read_document, route, token_of
 from portico.api.services import DomainService
-from portico.wire.control import NewDomain
+from portico.wire.control import DomainCheck, DomainInfo, DomainList, NewDomain
 
 _new = msgspec.json.Decoder(NewDomain)
 
 
-def routes(domains: DomainService) -> list[Route]:
+def routes(domains: DomainService) -> list[Documented]:
     """What can be asked of them."""
 
     async def everything(_: Request) -> Response:
@@ -32,8 +31,8 @@ def routes(domains: DomainService) -> list[Route]:
         return document(await domains.remove_domain(request.path_params["name"], force=force))
 
     return [
-        route("GET", "/v1/domains", everything),
-        route("POST", "/v1/domains", add),
-        route("GET", "/v1/domains/{name}/check", check),
-        route("DELETE", "/v1/domains/{name}", remove),
+        route("GET", "/v1/domains", everything, Operation(gives=DomainList)),
+        route("POST", "/v1/domains", add, Operation(NewDomain, DomainInfo)),
+        route("GET", "/v1/domains/{name}/check", check, Operation(gives=DomainCheck)),
+        route("DELETE", "/v1/domains/{name}", remove, Operation(gives=DomainInfo, query=("force",))),
     ]

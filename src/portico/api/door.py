@@ -18,9 +18,17 @@ from portico.wire.control import TokenInfo, encode_event
 
 # What a token for one environment may ask for. Content is nobody's: who asks for it knows what it is.
 _PLACED: Final = re.compile(r"/v1/(apps|deployments|ephemeral|secrets)(/.*)?")
-_COMMON: Final = re.compile(r"/v1/(blobs/.*|server)")
+_COMMON: Final = re.compile(r"/v1/(blobs/.*|server|openapi\.json)")
 
 _CALLS: Final = RELAYED_PATH.decode() + "/"
+
+
+def _is_from_another_site(request: Request) -> bool:
+    """Whether a page that is not this server's has a browser ask. Browsers say so; other clients say nothing."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        return True
+    return request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
 
 class _Answer:
@@ -76,6 +84,8 @@ class TokenDoor:
 
     async def _admit(self, scope: Scope) -> TokenInfo:
         request = Request(scope)
+        if _is_from_another_site(request):
+            raise errors.PermissionDeniedError("The control API takes no requests of other sites' pages.")
         token = await self._access.admit(request.headers.get("authorization", ""))
         if token.environment is not None and not _COMMON.fullmatch(scope["path"]):
             asked = await self._asked(request)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, read_document, route
+from portico.api.http import Documented, Operation, document, read_document, route
 from portico.api.services import EnvironmentService
-from portico.wire.control import EnvironmentChange, EnvironmentList, NewEnvironment
+from portico.wire.control import EnvironmentChange, EnvironmentInfo, EnvironmentList, NewEnvironment
 
 _new = msgspec.json.Decoder(NewEnvironment)
 _change = msgspec.json.Decoder(EnvironmentChange)
 
 
-def routes(environments: EnvironmentService) -> list[Route]:
+def routes(environments: EnvironmentService) -> list[Documented]:
     """What can be asked of environments."""
 
     async def everything(_: Request) -> Response:
@@ -35,8 +34,8 @@ def routes(environments: EnvironmentService) -> list[Route]:
         return Response(status_code=204)
 
     return [
-        route("GET", "/v1/environments", everything),
-        route("POST", "/v1/environments", create),
-        route("PATCH", "/v1/environments/{name}", change),
-        route("DELETE", "/v1/environments/{name}", delete),
+        route("GET", "/v1/environments", everything, Operation(gives=EnvironmentList)),
+        route("POST", "/v1/environments", create, Operation(NewEnvironment, EnvironmentInfo, 201)),
+        route("PATCH", "/v1/environments/{name}", change, Operation(EnvironmentChange, EnvironmentInfo)),
+        route("DELETE", "/v1/environments/{name}", delete, Operation(status=204, query=("stop_apps",))),
     ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import EventStream, environment_of, read_document, route
+from portico.api.http import PLACED, Documented, EventStream, Operation, environment_of, read_document, route
 from portico.api.services import DeployService
 from portico.wire.control import DeployRequest, Ended, EphemeralRequest
 
@@ -15,7 +14,7 @@ _ephemeral = msgspec.json.Decoder(EphemeralRequest)
 _reload = msgspec.json.Decoder(DeployRequest)
 
 
-def routes(deploys: DeployService) -> list[Route]:
+def routes(deploys: DeployService) -> list[Documented]:
     """What can be asked of ephemeral apps."""
 
     async def create(request: Request) -> EventStream:
@@ -35,8 +34,13 @@ def routes(deploys: DeployService) -> list[Route]:
         return EventStream(deploys.reload(request.path_params["app_id"], wanted, environment_of(request)))
 
     return [
-        route("POST", "/v1/ephemeral", create),
-        route("POST", "/v1/ephemeral/{app_id}/hold", hold),
-        route("POST", "/v1/ephemeral/{app_id}/release", release),
-        route("POST", "/v1/ephemeral/{app_id}/reload", reload),
+        route("POST", "/v1/ephemeral", create, Operation(EphemeralRequest, EventStream, query=PLACED)),
+        route("POST", "/v1/ephemeral/{app_id}/hold", hold, Operation(status=204, query=PLACED)),
+        route("POST", "/v1/ephemeral/{app_id}/release", release, Operation(status=204, query=PLACED)),
+        route(
+            "POST",
+            "/v1/ephemeral/{app_id}/reload",
+            reload,
+            Operation(DeployRequest, EventStream, query=PLACED),
+        ),
     ]

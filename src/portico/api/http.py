@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from portico.wire.control import Event, encode_event
 MAX_DOCUMENT = 64 << 20  # bytes
 _JSON = "application/json"
 EVENTS = b"application/x-ndjson"  # the content type of event streams
+PLACED = ("environment",)  # the query of what is about one
 _CLIENT_LEFT = 499  # nobody reads it
 ON_BEHALF_OF = "portico.token"  # where the scope of a request names its token
 
@@ -27,7 +29,23 @@ _T = TypeVar("_T")
 Handler = Callable[[Request], Awaitable["Response | EventStream"]]
 
 
-def route(method: str, path: str, handle: Handler) -> Route:
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a route takes and gives: documents, bytes, events (of `wire.control.Event`), or nothing."""
+
+    takes: type[msgspec.Struct] | type[bytes] | None = None
+    gives: type[msgspec.Struct] | type[EventStream] | None = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+
+
+class Documented(Route):
+    """A route that says what it is for."""
+
+    operation: Operation
+
+
+def route(method: str, path: str, handle: Handler, operation: Operation) -> Documented:
     """A route whose handler may raise; what it raises becomes the answer."""
 
     async def endpoint(request: Request) -> ASGIApp:
@@ -38,7 +56,9 @@ def route(method: str, path: str, handle: Handler) -> Route:
         except Exception as error:
             return respond(error)
 
-    return Route(path, endpoint, methods=[method])
+    documented = Documented(path, endpoint, methods=[method])
+    documented.operation = operation
+    return documented
 
 
 def environment_of(request: Request) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, environment_of, read_document, route
+from portico.api.http import PLACED, Documented, Operation, document, environment_of, read_document, route
 from portico.api.services import SecretService
-from portico.wire.control import SecretRequest
+from portico.wire.control import SecretInfo, SecretList, SecretRequest
 
 _secret = msgspec.json.Decoder(SecretRequest)
 
 
-def routes(secrets: SecretService) -> list[Route]:
+def routes(secrets: SecretService) -> list[Documented]:
     """What can be asked of secrets."""
 
     async def everything(request: Request) -> Response:
@@ -29,7 +28,7 @@ def routes(secrets: SecretService) -> list[Route]:
         return Response(status_code=204)
 
     return [
-        route("GET", "/v1/secrets", everything),
-        route("PUT", "/v1/secrets/{name}", write),
-        route("DELETE", "/v1/secrets/{name}", delete),
+        route("GET", "/v1/secrets", everything, Operation(gives=SecretList, query=PLACED)),
+        route("PUT", "/v1/secrets/{name}", write, Operation(SecretRequest, SecretInfo, query=PLACED)),
+        route("DELETE", "/v1/secrets/{name}", delete, Operation(status=204, query=PLACED)),
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, route
+from portico.api.http import Documented, Operation, document, route
 from portico.api.services import ServerService
+from portico.wire.control import ServerInfo
 
 
-def routes(server: ServerService) -> list[Route]:
+def routes(server: ServerService) -> list[Documented]:
     """What can be asked of the server."""
 
     async def info(_: Request) -> Response:
@@ -20,4 +20,7 @@ def routes(server: ServerService) -> list[Route]:
         server.stop()
         return Response(status_code=202)
 
-    return [route("GET", "/v1/server", info), route("POST", "/v1/server/stop", stop)]
+    return [
+        route("GET", "/v1/server", info, Operation(gives=ServerInfo)),
+        route("POST", "/v1/server/stop", stop, Operation(status=202)),
+    ]

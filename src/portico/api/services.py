@@ -145,7 +145,7 @@ class FunctionService(Protocol):
         """The one that answers requests at this host; NotFoundError when there is none."""
 
     async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
-        """Its "retries", "stats" or "autoscaler"; of a class, those of these parameters."""
+        """Its "url", "retries", "stats" or "autoscaler"; of a class, those of these parameters."""
 
     async def update_autoscaler(
         self, target: Target, settings: dict[str, float | None], parameters: bytes

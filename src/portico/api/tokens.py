@@ -5,16 +5,15 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from portico.api.http import document, read_document, route
+from portico.api.http import Documented, Operation, document, read_document, route
 from portico.api.services import AccessService
-from portico.wire.control import NewToken, TokenList
+from portico.wire.control import NewToken, TokenInfo, TokenList, TokenSecret
 
 _new = msgspec.json.Decoder(NewToken)
 
 
-def routes(access: AccessService) -> list[Route]:
+def routes(access: AccessService) -> list[Documented]:
     """What can be asked of tokens."""
 
     async def everything(_: Request) -> Response:
@@ -27,7 +26,7 @@ def routes(access: AccessService) -> list[Route]:
         return document(await access.revoke_token(request.path_params["ref"]))
 
     return [
-        route("GET", "/v1/tokens", everything),
-        route("POST", "/v1/tokens", create),
-        route("DELETE", "/v1/tokens/{ref}", revoke),
+        route("GET", "/v1/tokens", everything, Operation(gives=TokenList)),
+        route("POST", "/v1/tokens", create, Operation(NewToken, TokenSecret, 201)),
+        route("DELETE", "/v1/tokens/{ref}", revoke, Operation(gives=TokenInfo)),
     ]

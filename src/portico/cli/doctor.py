@@ -29,7 +29,6 @@ from portico.wire.control import ServerInfo
 State = Literal["ok", "warning", "broken", "unused"]
 _MARKS: dict[State, str] = {"ok": "✓", "warning": "!", "broken": "✗", "unused": "-"}
 _MIN_PYTHON = (3, 11)
-_CLONE_NEWUSER = 0x10000000
 _TIMEOUT = 10.0  # seconds, for a program that only says its version
 
 
@@ -67,7 +66,8 @@ def examine(settings: Settings) -> list[Check]:
         _socket(settings),
         server,
         _port(settings, info),
-        _namespaces("user namespaces", _CLONE_NEWUSER, "Containers run as your user."),
+        _isolation(),
+        _limits(),
         _own_ports(),
         _resolution(settings, info),
         _caddy(settings),
@@ -168,24 +168,41 @@ def _caddy(settings: Settings) -> Check:
     return Check("caddy", "ok", text)
 
 
-def _namespaces(name: str, flags: int, without: str) -> Check:
-    if sys.platform != "linux":
-        return Check(name, "warning", "only Linux has them", without)
-    # In a process of its own, since there is no way back.
-    code = f"import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).unshare({flags}) and ctypes.get_errno())"
-    done = subprocess.run([sys.executable, "-I", "-c", code], check=False, timeout=_TIMEOUT)
-    if done.returncode == 0:
-        return Check(name, "ok", "available")
-    return Check(name, "warning", f"not available: {os.strerror(done.returncode)}", without)
+def _isolation() -> Check:
+    found = _obstacle("from portico.runtime import confine; sys.exit(confine.obstacle())")
+    if not found:
+        return Check("isolation", "ok", "available: containers do not see the server's files, nor into each other")
+    text = f"not available: the system allows no user namespaces ({os.strerror(found)})"
+    return Check("isolation", "warning", text, "Containers see all that your user sees: docs/security.md")
+
+
+def _limits() -> Check:
+    # in a process of its own, which may be moved by it
+    code = "from portico.engines import groups; print(' '.join(sorted(groups.find().controllers)))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=False, timeout=_TIMEOUT, capture_output=True, text=True
+    )
+    if found := done.stdout.split():
+        return Check("limits", "ok", f"control groups can be made for: {', '.join(found)}")
+    return Check(
+        "limits",
+        "warning",
+        "no control groups can be made: `memory=` limits each process by itself, `cpu=` nothing",
+        "Run the server as root, or by systemd with Delegate=yes: portico up --systemd",
+    )
 
 
 def _own_ports() -> Check:
-    code = "import sys; from portico.runtime import seccomp; sys.exit(seccomp.try_out())"
-    done = subprocess.run([sys.executable, "-I", "-c", code], check=False, timeout=_TIMEOUT)
-    if done.returncode == 0:
+    found = _obstacle("from portico.runtime import seccomp; sys.exit(seccomp.try_out())")
+    if not found:
         return Check("own ports", "ok", "available: several web_server(8000) can run at a time")
-    text = f"not available: {os.strerror(done.returncode)}"
+    text = f"not available: {os.strerror(found)}"
     return Check("own ports", "warning", text, "Only one web_server(8000) can run at a time.")
+
+
+def _obstacle(code: str) -> int:
+    """The exit status of this code, an errno: in a process of its own, since there is no way back."""
+    return subprocess.run([sys.executable, "-I", "-c", f"import sys; {code}"], check=False, timeout=_TIMEOUT).returncode
 
 
 def _resolution(settings: Settings, info: ServerInfo | None) -> Check:

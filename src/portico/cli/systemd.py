@@ -27,6 +27,8 @@ TimeoutStopSec=60
 # The server ends its containers itself; what is left after that is killed.
 KillMode=mixed
 LimitNOFILE=1048576
+# the limits of containers are control groups below its own
+Delegate=cpu memory pids
 UMask=0077
 
 # Containers are processes of this service, so all of this holds for users' code, too.
@@ -42,7 +44,6 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
-ProtectControlGroups=yes
 ProtectProc=invisible
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
@@ -50,7 +51,8 @@ LockPersonality=yes
 RemoveIPC=yes
 SystemCallArchitectures=native
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=user net
+# what containers are isolated with
+RestrictNamespaces=user mnt
 # Not set, for good reasons: PrivateDevices= would hide GPUs, MemoryDenyWriteExecute= ends what compiles at run time.
 
 [Install]

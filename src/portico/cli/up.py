@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from portico.cli.https import https_options, speaking_https
 from portico.cli.spawn import Attachment
 from portico.cli.systemd import unit
 from portico.cli.terminal import Terminal
+from portico.client.profiles import config_path
 from portico.client.settings import load_settings
 from portico.model import errors
 from portico.model.addresses import parse_public_address
@@ -18,6 +20,11 @@ from portico.model.proxies import parse_networks
 from portico.model.settings import Settings
 from portico.model.sizes import parse_size
 from portico.server.main import ServerOptions, run
+
+_PUBLIC = (
+    "Whoever reaches this address reaches the endpoints. Functions run as your user, and read and write what you may:\n"
+    "serve only code that you trust. See docs/security.md."
+)
 
 
 @click.command(short_help="Run the server.")
@@ -111,11 +118,16 @@ def up(
     terminal = Terminal.standard()
     if systemd:
         terminal.result(unit(settings))
-    elif detach:
+        return
+    if settings.is_public and ready_fd is None:
+        terminal.note(_PUBLIC)
+    if detach:
         _detach(settings, terminal)
     else:
         announce = ready_fd is None  # otherwise a command waits at the other end, and says what there is to say
-        ctx.exit(run(settings, ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce)))
+        private = (config_path(os.environ),)  # tokens are in it
+        run_options = ServerOptions(ready_fd=ready_fd, lifetime_fd=lifetime_fd, announce=announce, private=private)
+        ctx.exit(run(settings, run_options))
 
 
 def _check(parse: Callable[[str, str], object], value: str, flag: str) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from portico.engines.channel import PacketChannel
+from portico.engines.groups import Groups
 from portico.engines.orphans import end_orphans
 from portico.engines.wires import Wires
-from portico.model.naming import door_of
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
 from portico.wire import container as wire
 
@@ -37,19 +37,29 @@ _NEXT: dict[Phase, set[Phase]] = {
 
 
 class ProcessContainer:
-    """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported."""
+    """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported.
+
+    folder: its own, which it makes; whoever hears `on_gone` removes it.
+    """
 
     def __init__(
-        self, start: ContainerStart, address: str, events: ContainerEvents, on_gone: Callable[[ProcessContainer], None]
+        self,
+        start: ContainerStart,
+        folder: str,
+        groups: Groups,
+        events: ContainerEvents,
+        on_gone: Callable[[ProcessContainer], None],
     ) -> None:
         self.id = start.container_id
-        self.address = address
-        self._socket_path = address
+        self.folder = folder
+        self.address = f"{folder}/http"
         self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
+        self._overran = False
         self.pid: int | None = None
         self._loop = asyncio.get_running_loop()
+        self._groups = groups
         self._events = events
         self._on_gone = on_gone
         self._lifeline: PacketChannel | None = None
@@ -59,6 +69,13 @@ class ProcessContainer:
 
     def __repr__(self) -> str:
         return f"<ProcessContainer {self.id} {self.start.function.name} {self.phase.name.lower()} pid={self.pid}>"
+
+    @property
+    def overran(self) -> bool:
+        """See `model.ports.Container`."""
+        if self.phase is not Phase.GONE and self.start.function.resources.memory_limit is not None:
+            self._overran = self._groups.overran(self.id)
+        return self._overran
 
     # -- what the pool and the supervisor ask of it -------------------------------------------------------------------
     def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
@@ -120,6 +137,8 @@ class ProcessContainer:
             self._lifeline.drain()
         if self.phase is Phase.GONE:
             return
+        if self.overran:
+            status = f"{status}: it took more than its {self.start.function.resources.memory_limit} MiB of memory"
         if self.phase in (Phase.QUEUED, Phase.STARTING):
             self._events.failed(self, StartFailure(f"The container ended while it started: {status}."))
         self._to(Phase.GONE)
@@ -204,10 +223,6 @@ class ProcessContainer:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        cls = self.start.function.cls
-        for method in [""] if cls is None else [method.name for method in cls.methods]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._socket_path + door_of(method))
 
 
 def describe(status: int) -> str:

@@ -106,6 +106,7 @@ class FakeContainer:
         self.cancelled: list[str] = []
         self.stopped: float | None = None
         self.killed = False
+        self.overran = False
         self._events = events
         self._handler = handler
         self._ready = False

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portico.model.ports import BuiltImage, ContainerStart
-from portico.wire.container import Launch
+from portico.wire.container import Group, Launch, View
 
 _BOOT = Path(__file__).parent.parent / "runtime" / "boot.py"
-_INHERITED = ("HOME", "TMPDIR", "TZ", "USER", "LOGNAME")
+_INHERITED = ("HOME", "TZ", "USER", "LOGNAME")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -54,8 +54,11 @@ def container_environment(base: Mapping[str, str], start: ContainerStart) -> dic
     return {**base, **named, **start.function.env}
 
 
-def launch_document(start: ContainerStart, socket_path: str, environment: dict[str, str]) -> Launch:
+def launch_document(
+    start: ContainerStart, socket_path: str, view: View, groups: tuple[Group, ...], environment: dict[str, str]
+) -> Launch:
     """What a container is told at its start."""
+    limited = any("memory" in setting for group in groups for setting in group.settings)
     return Launch(
         container_id=start.container_id,
         app_id=start.app_id,
@@ -66,6 +69,9 @@ def launch_document(start: ContainerStart, socket_path: str, environment: dict[s
         bundle_dir=str(start.bundle_dir),
         workdir=os.path.join(start.bundle_dir, start.image.workdir or ""),
         socket_path=socket_path,
+        view=view,
+        groups=groups,
+        data_limit=None if limited else start.function.resources.memory_limit,
         env=environment,
         urls=start.urls,
     )

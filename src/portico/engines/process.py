@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import os
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
+from portico.engines.groups import Groups
 from portico.engines.template import Template
 from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, ContainerEvents, ContainerStart, OutputSink, StartFailure
+from portico.wire.container import View
 
+_EVERYTHING = View(folder="")
+_UNLIMITED = Groups({})
 _PATIENCE = 5.0  # seconds that killed processes may take to vanish
 
 
 class ProcessEngine:
     """See `model.ports.Engine`. All of it runs on one loop.
 
-    run_dir: the folder for sockets, kept short: a socket's path has at most 107 bytes. sink: takes what containers
-    print. idle_template_seconds: how long a template that is not kept stays without containers. told: variables
-    for the environment of containers.
+    run_dir: the folder for containers' own folders, kept short: a socket's path has at most 107 bytes. sink: takes what
+    containers print. idle_template_seconds: how long a template that is not kept stays without containers. told:
+    variables for the environment of containers. view: what they see of the machine, besides what each one needs.
+    groups: where control groups for them can be made.
     """
 
     def __init__(
-        self, run_dir: Path, sink: OutputSink, *, idle_template_seconds: float = 600.0, told: Mapping[str, str] = {}
+        self,
+        run_dir: Path,
+        sink: OutputSink,
+        *,
+        idle_template_seconds: float = 600.0,
+        told: Mapping[str, str] = {},
+        view: View = _EVERYTHING,
+        groups: Groups = _UNLIMITED,
     ) -> None:
         self._folder = run_dir / "c"
         self._sink = sink
         self._idle_seconds = idle_template_seconds
         self._told = dict(told)
+        self._view = view
+        self._groups = groups
         self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
         self._templates: set[Template] = set()  # all of which anything is left
         self._kept: frozenset[str] = frozenset()
+        self._removals: set[asyncio.Future[None]] = set()  # of folders
         self._closed = False
 
     def __repr__(self) -> str:
@@ -39,14 +58,15 @@ class ProcessEngine:
 
     def start(self, start: ContainerStart, events: ContainerEvents) -> ProcessContainer:
         """See `model.ports.Engine`."""
-        address = str(self._folder / f"{start.container_id}.sock")
+        folder = str(self._folder / start.container_id)
         try:
             template = self._template(start.image)
         except (OSError, StartError) as error:
-            container = ProcessContainer(start, address, events, on_gone=lambda container: None)
+            container = ProcessContainer(start, folder, self._groups, events, on_gone=lambda container: None)
             asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
         else:
-            container = ProcessContainer(start, address, events, on_gone=template.forget)
+            gone = functools.partial(self._forget, template)
+            container = ProcessContainer(start, folder, self._groups, events, on_gone=gone)
             template.fork(container)
         return container
 
@@ -67,6 +87,10 @@ class ProcessEngine:
         for template in list(self._templates):
             template.kill()
         await self._finish()
+        if self._removals:
+            await asyncio.wait(self._removals)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
 
     def _template(self, image: BuiltImage) -> Template:
         if self._closed:
@@ -78,6 +102,8 @@ class ProcessEngine:
                 image,
                 self._sink,
                 told=self._told,
+                view=self._view,
+                groups=self._groups,
                 idle_seconds=self._idle_seconds,
                 is_kept=lambda: image.key in self._kept,
                 retired=self._retired,
@@ -87,6 +113,16 @@ class ProcessEngine:
             self._templates.add(template)
             template.start()
         return template
+
+    def _forget(self, template: Template, container: ProcessContainer) -> None:
+        self._groups.remove(container.id)
+        gone = f"{container.folder}.gone"
+        with contextlib.suppress(FileNotFoundError):  # it has not come so far as to make it
+            os.rename(container.folder, gone)  # nobody connects from now on
+            removal = asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(gone, ignore_errors=True))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+        template.forget(container)
 
     def _retired(self, template: Template) -> None:
         del self._current[template.image.key]

@@ -8,9 +8,12 @@ import os
 from collections.abc import Callable
 from enum import Enum, auto
 
+import msgspec
+
 from portico.engines import launch
 from portico.engines.channel import PacketChannel
 from portico.engines.container import Phase, ProcessContainer, describe
+from portico.engines.groups import Groups
 from portico.engines.spawn import Output, Spawned, spawn
 from portico.engines.wires import lay
 from portico.model.errors import StartError
@@ -32,8 +35,8 @@ class State(Enum):
 class Template:
     """Owns the process, and the containers that it has forked or will fork.
 
-    `told` are variables for its environment. `retired` is called when it takes no more containers; `finished` is done
-    when nothing of it is left.
+    `told` are variables for its environment, `view` is what its containers see of the machine, `groups` has its limits
+    and theirs. `retired` is called when it takes no more containers; `finished` is done when nothing of it is left.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Template:
         sink: OutputSink,
         *,
         told: dict[str, str],
+        view: wire.View,
+        groups: Groups,
         idle_seconds: float,
         is_kept: Callable[[], bool],
         retired: Callable[[Template], None],
@@ -49,6 +54,8 @@ class Template:
         self.image = image
         self.state = State.STARTING
         self._sink = sink
+        self._view = view
+        self._groups = groups
         self._idle_seconds = idle_seconds
         self._is_kept = is_kept
         self._retired = retired
@@ -68,7 +75,7 @@ class Template:
     def start(self) -> None:
         """Start the process; returns at once."""
         command = launch.template_command(self.image)
-        spawning = self._loop.run_in_executor(None, spawn, command, self._environment)
+        spawning = self._loop.run_in_executor(None, self._spawn, command)
         spawning.add_done_callback(self._spawned)
 
     async def warm(self) -> None:
@@ -107,6 +114,12 @@ class Template:
             self._process.process.kill()
 
     # -- the process --------------------------------------------------------------------------------------------------
+    def _spawn(self, command: list[str]) -> Spawned:
+        """In a thread."""
+        spawned = spawn(command, self._environment)
+        self._groups.admit(f"template-{spawned.process.pid}", spawned.process.pid)
+        return spawned
+
     def _spawned(self, spawning: asyncio.Future[Spawned]) -> None:
         error = spawning.exception()
         if error is not None:
@@ -122,7 +135,9 @@ class Template:
 
     def _hear(self, packet: bytes) -> None:
         match wire.from_template(packet):
-            case wire.Warmed():
+            case wire.Warmed(obstacle):
+                if obstacle:
+                    _log.warning("containers are not isolated from each other: %s", os.strerror(obstacle))
                 self._is_warm()
             case wire.Forked(container_id, pid):
                 if container := self._containers.get(container_id):
@@ -151,7 +166,9 @@ class Template:
         start = container.start
         environment = launch.container_environment(self._environment, start)
         try:
-            wires = lay(wire.encode(launch.launch_document(start, container.address, environment)))
+            view = msgspec.structs.replace(self._view, folder=container.folder)
+            groups = self._groups.of_container(container.id, start.function.resources)
+            wires = lay(wire.encode(launch.launch_document(start, container.address, view, groups, environment)))
         except OSError as error:
             container.fail(StartFailure(f"The server has no descriptor or memory for the container: {error}"))
             return
@@ -219,4 +236,6 @@ class Template:
 
     def _check_finished(self) -> None:
         if self.state is State.GONE and not self._containers and not self.finished.done():
+            if self._process is not None:
+                self._groups.remove(f"template-{self._process.process.pid}")
             self.finished.set_result(None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -23,7 +25,10 @@ from portico.model.proxies import Network
 from portico.wire.memory import Memory
 from portico.wire.websocket import MAX_MESSAGE
 
+log = logging.getLogger("portico.ingress")
+
 TICK: Final = 1.0  # seconds between looks at the deadlines
+_ROOM: Final = 0.95  # of the connections that there may be: with so many or fewer, new ones are accepted again
 HOST_CACHE: Final = 4096  # Host headers whose meaning is remembered
 
 
@@ -58,12 +63,13 @@ class IngressOptions:
 
     max_message: bytes of a WebSocket's message; None: any number. trusted: where the proxies are that are believed
     about the clients behind them. redirect_after: seconds without an answer, after which a client is sent to the URL of
-    the result; None: never.
+    the result; None: never. max_connections: with so many clients, more of them wait until some have gone.
     """
 
     max_message: int | None = MAX_MESSAGE
     trusted: tuple[Network, ...] = ()
     redirect_after: float | None = None
+    max_connections: int = sys.maxsize
 
 
 class Ingress:
@@ -87,7 +93,11 @@ class Ingress:
         self._connections: set[ClientConnection] = set()
         self._wheel: Wheel[ClientConnection | Result] = Wheel()
         self._ticking = False
-        self._servers: list[asyncio.Server] = []
+        self._sockets: list[tuple[socket.socket, Hosts, Front | None]] = []
+        self._servers: list[asyncio.Server] = []  # as many, while connections are accepted
+        self._max_connections = options.max_connections
+        self._resting = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._date = (0, b"")
 
@@ -101,15 +111,13 @@ class Ingress:
         if directory is not None:
             self._hosts.append(Hosts(directory))
         hosts = self._hosts[0] if directory is None else self._hosts[-1]
-        local = sock.family == socket.AF_UNIX
-        create = self._loop.create_unix_server if local else self._loop.create_server
-        server = await create(lambda: ClientConnection(self, hosts, front), sock=sock, backlog=2048)
-        self._servers.append(server)
+        self._sockets.append((sock, hosts, front))
+        await self._accept(sock, hosts, front)
 
     async def close(self, grace: float) -> None:
         """Accept no more; let running exchanges end, for at most `grace` seconds; then close what is left."""
-        for server in self._servers:
-            server.close()
+        self._closed = True
+        self._accept_none()
         for connection in list(self._connections):
             connection.drain()
         if self._connections:
@@ -131,6 +139,10 @@ class Ingress:
         """A connection is there."""
         self._connections.add(connection)
         self.watch(connection)
+        if len(self._connections) >= self._max_connections and not self._resting:
+            self._resting = True
+            log.warning("%d connections are open: new ones wait, for want of descriptors", len(self._connections))
+            self._accept_none()
 
     def closed(self, connection: ClientConnection) -> None:
         """A connection is gone."""
@@ -138,6 +150,10 @@ class Ingress:
         self.unwatch(connection)
         if not self._connections:
             self._idle.set()
+        if self._resting and not self._closed and len(self._connections) <= self._max_connections * _ROOM:
+            self._resting = False
+            for sock, hosts, front in self._sockets:
+                self._loop.create_task(self._accept(sock, hosts, front))
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do this then; for what is rare."""
@@ -161,6 +177,19 @@ class Ingress:
         if self._date[0] != second:
             self._date = (second, b"date: %b\r\n" % formatdate(usegmt=True).encode())
         return self._date[1]
+
+    async def _accept(self, sock: socket.socket, hosts: Hosts, front: Front | None) -> None:
+        """Until `_accept_none`; the socket itself stays open, and the kernel lets clients wait there meanwhile."""
+        create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+        server = await create(lambda: ClientConnection(self, hosts, front), sock=sock.dup(), backlog=2048)
+        self._servers.append(server)
+        if self._closed or self._resting:  # by now
+            self._accept_none()
+
+    def _accept_none(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
     def _tick(self) -> None:
         for late in self._wheel.turn(self.now()):

@@ -421,6 +421,9 @@ class Exchange:
         elif phase is ANSWERING:
             lease.cancel()
             self.client.abort()  # a response cut short must not look whole
+        elif lease.overran:
+            lease.broken()
+            self.refused(pages.TERMINATED)  # to ask again would only kill another one
         elif lease.is_foreign:
             lease.release()  # programs close connections as they like; one that is gone refuses the next
             if self._repeatable and self._tries < MAX_TRIES:

@@ -31,6 +31,7 @@ FOREIGN_CREDENTIALS = Refusal(
 )
 PREFLIGHT = Refusal(200, "")
 LOST = Refusal(502, "modal-http: internal error: the container ended before it answered", code="remote")
+TERMINATED = Refusal(500, "modal-http: internal error: function was terminated by signal", code="remote")
 TIMED_OUT = Refusal(500, "modal-http: internal error: function execution timed out", code="function_timeout")
 GARBAGE = Refusal(502, "modal-http: internal error: the container's answer is not HTTP", code="remote")
 

@@ -35,6 +35,10 @@ class Lease(Protocol):
         """Whether a program of the user's own answers there: it knows nothing of us, and of inputs."""
 
     @property
+    def overran(self) -> bool:
+        """Whether the container ends because it took more memory than it may."""
+
+    @property
     def takes_connections(self) -> bool:
         """Whether the container may be handed the client's connection of a WebSocket."""
 

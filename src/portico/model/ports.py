@@ -75,6 +75,10 @@ class Container(Protocol):
         The descriptor is the container's from now on. It answers with `finished` when the input has ended.
         """
 
+    @property
+    def overran(self) -> bool:
+        """Whether it ends, or has ended, because it took more memory than it may."""
+
     def cancel(self, input_id: str) -> None:
         """Ask it to end one input; it answers with `finished`, at once if it has no such input."""
 

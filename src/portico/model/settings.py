@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -111,6 +112,14 @@ class Settings:
         return self.listen.rpartition(":")[0].strip("[]")
 
     @property
+    def is_public(self) -> bool:
+        """Whether others than this machine may reach that address."""
+        try:
+            return not ipaddress.ip_address(self.listen_host).is_loopback
+        except ValueError:
+            return self.listen_host != "localhost"
+
+    @property
     def listen_port(self) -> int:
         """The port to bind; 0 means any free one."""
         return int(self.listen.rpartition(":")[2])
@@ -121,8 +130,12 @@ class Settings:
         inside = self.home / "run"
         if len(os.fsencode(inside)) + len("/c/ct-0123456789abcdef.sock") <= _MAX_SOCKET_PATH:
             return inside
-        mark = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"portico-{os.getuid()}-{mark}"
+        return Path(tempfile.gettempdir()) / f"portico-{os.getuid()}-{self.mark}"
+
+    @property
+    def mark(self) -> str:
+        """What tells this server's names from those of others on the machine, where they meet."""
+        return hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
 
     @property
     def control_socket(self) -> Path:

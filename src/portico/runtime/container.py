@@ -8,16 +8,19 @@ import faulthandler
 import gc
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
+
 from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
-from portico.runtime import isolate, loader, plain, program, serve, threads
+from portico.runtime import confine, isolate, limits, loader, plain, program, serve, threads
 from portico.runtime.classes import Service
 from portico.runtime.lifeline import Lifeline
 from portico.sdk import context
@@ -37,12 +40,19 @@ class Descriptors(NamedTuple):
     launch: int
 
 
-def main(descriptors: Descriptors) -> NoReturn:
-    """Run as the child of a fork; never returns to the template's code."""
+def main(descriptors: Descriptors, gate: confine.Gate | None, programs: list[str]) -> NoReturn:
+    """Run as the child of a fork; never returns to the template's code. Without a gate it sees the machine as it is.
+
+    programs: the folders that the interpreter and its modules are in.
+    """
     status = _START_FAILED
     try:
-        launch = _detach(descriptors)
-        status = _live(launch, Lifeline(descriptors.lifeline))
+        if gate is not None:
+            gate.enter()
+        launch = _detach(descriptors, gate)
+        lifeline = Lifeline(descriptors.lifeline)
+        if _confine(launch, lifeline, gate, programs):
+            status = _live(launch, lifeline)
         atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
@@ -51,7 +61,7 @@ def main(descriptors: Descriptors) -> NoReturn:
         os._exit(status)
 
 
-def _detach(descriptors: Descriptors) -> wire.Launch:
+def _detach(descriptors: Descriptors, gate: confine.Gate | None) -> wire.Launch:
     """Become a process of its own; what it should run."""
     isolate.default_signals()
     os.setsid()
@@ -59,11 +69,31 @@ def _detach(descriptors: Descriptors) -> wire.Launch:
     isolate.tether(descriptors.tether)
     isolate.redirect(descriptors.stdout, descriptors.stderr)
     launch = wire.launch(_read_all(descriptors.launch))
-    isolate.close_all_but((descriptors.lifeline, descriptors.tether))
+    gates = [] if gate is None else [gate.fileno()]
+    isolate.close_all_but((descriptors.lifeline, descriptors.tether, *gates))
     isolate.replace_environment(launch.env)
-    isolate.limit_memory(launch.function.resources.memory_limit)
     faulthandler.enable()
     return launch
+
+
+def _confine(launch: wire.Launch, lifeline: Lifeline, gate: confine.Gate | None, programs: list[str]) -> bool:
+    """Give it its limits, a folder of its own and a view of its own; whether it has them."""
+    try:
+        limits.join(launch.groups)
+        limits.limit_files()
+        if launch.data_limit is not None:
+            limits.limit_data(launch.data_limit)
+        temporary = isolate.make_folders(launch.view.folder)
+        if gate is not None:
+            shown = (launch.bundle_dir, *launch.view.shown, *programs)
+            confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate)
+            limits.limit_processes()
+    except OSError as error:
+        lifeline.fail(f"The container could not be isolated: {error}", traceback.format_exc())
+        return False
+    os.environ.setdefault("TMPDIR", temporary)
+    tempfile.tempdir = None  # the template may have looked for one already
+    return True
 
 
 def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
@@ -131,7 +161,7 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
     )
 
     def on_ready() -> None:
-        lifeline.listen(server.obey, server.take_over)
+        plain.home().call_soon_threadsafe(lifeline.listen, server.hear, server.take_over)
         lifeline.send(wire.Ready())
         gc.enable()  # the template turned it off: nothing that was made so far will be garbage
 

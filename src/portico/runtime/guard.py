@@ -89,6 +89,10 @@ class Guard:
             if input_id:
                 self._ended(input_id, response.held)
 
+    def runs(self, input_id: str) -> bool:
+        """Whether this input has begun, and has not ended. Any thread may ask."""
+        return input_id in self._running
+
     def cancel(self, input_id: str) -> None:
         """End this input. One whose thread works goes on until the thread is done: nothing can end a thread.
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import resource
 import signal
 import sys
 import time
@@ -88,8 +87,9 @@ def replace_environment(variables: dict[str, str]) -> None:
         time.tzset()
 
 
-def limit_memory(mib: int | None) -> None:
-    """Let allocations fail (MemoryError) beyond this many MiB of private memory."""
-    if mib is not None:
-        size = mib * 1024 * 1024
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+def make_folders(folder: str) -> str:
+    """A container's own folder; returns its folder for temporary files, which all of the container's users may use."""
+    temporary = os.path.join(folder, "tmp")
+    os.makedirs(temporary, mode=0o700)
+    os.chmod(temporary, 0o1777)  # noqa: S103  (nobody else gets into `folder`)
+    return temporary

@@ -35,7 +35,7 @@ def holder(inode: int) -> int | None:
 def title(pid: int | None) -> str:
     """What to call a process in a message: "nginx (pid 17)"."""
     if pid is None:
-        return "a process of another user"
+        return "a process of another container or user"
     try:
         with open(f"/proc/{pid}/cmdline") as file:
             words = file.read().rstrip("\0").split("\0")

@@ -56,6 +56,7 @@ class Server:
         self._max_inputs = max_inputs
         self._max_message = max_message
         self._explain = explain
+        self._done = done
         self._guard = Guard(_nowhere, done=done, explain=explain, in_threads=self._in_threads)
         self._doors = [
             _Door(endpoint, socket_path + door_of(method), self._guard.beside(endpoint.app))
@@ -67,7 +68,7 @@ class Server:
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Start, call `on_ready`, serve until a `Stop`, and end in good order. Raises what the app's start raises."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
         self._borrowers = limit_frameworks(self._max_inputs)
         for door in self._doors:
@@ -93,8 +94,17 @@ class Server:
             handover.take(connection, message.head)
         self._guard.keep(message.input_id)
 
+    def hear(self, message: Cancel | Stop) -> None:
+        """What the server says, on the user's loop: a plain function keeps the other one waiting."""
+        if self._loop is asyncio.get_running_loop():
+            self.obey(message)
+            return
+        if isinstance(message, Cancel) and not self._guard.runs(message.input_id):
+            self._done(message.input_id)  # and, at the latest when `obey` runs, once more: that does no harm
+        self._loop.call_soon_threadsafe(self.obey, message)
+
     def obey(self, message: Cancel | Stop) -> None:
-        """What the server says."""
+        """The same on the loop that serves."""
         if isinstance(message, Cancel):
             if handover := self._state.handovers.get(message.input_id):
                 handover.end()

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgspec
 
-from portico.runtime import container, isolate, warmth
+from portico.runtime import confine, container, isolate, warmth
 from portico.sdk import alias
 from portico.wire import container as wire
 
@@ -28,7 +28,7 @@ def main(descriptor: int) -> NoReturn:
     isolate.become_reaper()
     isolate.give_way()
     isolate.keep_freed_memory()
-    template = Template(socket.socket(fileno=descriptor))
+    template = Template(socket.socket(fileno=descriptor), confine.obstacle())
     alias.install()
     warmth.generate()
     gc.collect()
@@ -39,8 +39,10 @@ def main(descriptor: int) -> NoReturn:
 class Template:
     """The fork server: fork on request, reap, report."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, obstacle: int) -> None:
         self._channel = channel
+        self._obstacle = obstacle
+        self._programs = confine.programs()
         self._containers: dict[int, str] = {}  # process id -> container id
 
     def __repr__(self) -> str:
@@ -53,7 +55,7 @@ class Template:
         poll.register(self._channel, select.POLLIN)
         poll.register(wake, select.POLLIN)
         try:
-            self._say(wire.Warmed())
+            self._say(wire.Warmed(self._obstacle))
             while True:
                 ready = [descriptor for descriptor, _ in poll.poll()]
                 if wake in ready:
@@ -74,14 +76,17 @@ class Template:
         if not packet:
             return False
         container_id = wire.to_template(packet).container_id
+        gate = None if self._obstacle else confine.Gate()
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, too little memory
             self._say(wire.Refused(container_id, str(error)))
         else:
             if pid == 0:
-                container.main(container.Descriptors(*descriptors))
+                container.main(container.Descriptors(*descriptors), gate, self._programs)
             self._containers[pid] = container_id
+            if gate is not None:
+                gate.open(pid)
             self._say(wire.Forked(container_id, pid))
         for descriptor in descriptors:
             os.close(descriptor)

@@ -119,9 +119,11 @@ class Function(Registered, Generic[P, R]):
         if container is not None and self._app_name in (None, container.app_name) and self._environment is None:
             return container.urls.get(self.name)
         if self._spec is None and self._app_name is not None:
-            from portico.client import lookup  # msgspec and http: 60 ms that `import modal` must not cost
+            from portico.client import calls  # HTTP: `import modal` must not cost that
+            from portico.client.answers import ask
 
-            return lookup.web_url(self._app_name, self.name, self._environment)
+            url: str | None = calls.ask(self._control("get_web_url"), ask("GET", "/url"))["url"]
+            return url
         if container is not None:
             return container.urls.get(self.name)
         raise ExecutionError(

@@ -443,6 +443,11 @@ class DataPlane:
         app = self._apps.get(app_id)
         return None if app is None else app.parts.get(function) or app.endpoints.get(function)
 
+    def url(self, app_id: str, function: str) -> str | None:
+        """Where a function of a living app answers requests; None when it does not."""
+        app = self._apps.get(app_id)
+        return None if app is None else app.release.urls.get(function)
+
     def called_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
         """The function that this host of the calls' socket means."""
         target = self.calls.table.get(host)

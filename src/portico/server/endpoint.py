@@ -226,6 +226,7 @@ class _PassageLease:
     def __init__(self, address: str) -> None:
         self.address = address
         self.is_foreign = False
+        self.overran = False
         self.takes_connections = False
         self.queued = 0
 

@@ -1,4 +1,4 @@
-"""What callers may ask of functions: how they are doing, how they are scaled, when their calls are tried again."""
+"""What callers may ask of functions: where they are, how they do, how they are scaled, when calls are tried again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Functions:
         return await self._bridge.call(self._find_web, host)
 
     async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
-        """Its "retries", "stats" or "autoscaler"."""
+        """Its "url", "retries", "stats" or "autoscaler"."""
         return await self._bridge.call(self._about, target, what, parameters)
 
     async def update_autoscaler(
@@ -57,6 +57,8 @@ class Functions:
 
     def _about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
         endpoint = self._endpoint(target)
+        if what == "url":
+            return {"url": self._data.url(target.app_id, target.function)}
         if what == "retries":
             policy = endpoint.function.retries
             return None if policy is None else asdict(policy)

@@ -36,16 +36,8 @@ class AppLog:
 
     def write(self, lines: list[LogLine]) -> None:
         """Keep these lines and pass them on."""
-        if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._size = os.fstat(self._fd).st_size
-        data = b"".join(encode_event(line) for line in lines)
         with contextlib.suppress(OSError):  # a full disk must not end the reading of pipes; followers get the lines
-            os.write(self._fd, data)
-        self._size += len(data)
-        if self._size > MAX_FILE:
-            self.close()
-            self._path.replace(self._previous)
+            self._keep(b"".join(encode_event(line) for line in lines))
         for follower in self._followers:
             for line in lines:
                 if follower.qsize() < FOLLOWER_LIMIT:
@@ -85,6 +77,15 @@ class AppLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _keep(self, data: bytes) -> None:
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        self._size += os.write(self._fd, data)
+        if self._size > MAX_FILE:
+            self.close()
+            self._path.replace(self._previous)
 
     @property
     def _previous(self) -> Path:

@@ -10,16 +10,18 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
+from portico.engines import groups
 from portico.engines.process import ProcessEngine
 from portico.ingress.door import IngressOptions
 from portico.ingress.front import Front
@@ -31,6 +33,7 @@ from portico.server.https import local_authority
 from portico.server.ports import check_free, holder
 from portico.store.check import check_database
 from portico.wire.calls import SOCKET_VARIABLE
+from portico.wire.container import View
 from portico.wire.control import Problem, encode_event
 from portico.wire.websocket import LIMIT_VARIABLE
 
@@ -45,11 +48,14 @@ class ServerOptions:
 
     ready_fd: where to write "ready" (or the problem, as one JSON line) once it serves. lifetime_fd: when this pipe
     ends, the server ends, unless apps were deployed on it meanwhile. announce: say on stderr where it listens.
+    private: files that are no container's business. max_connections: clients that may be connected at a time.
     """
 
     ready_fd: int | None = None
     lifetime_fd: int | None = None
     announce: bool = False
+    private: tuple[Path, ...] = ()
+    max_connections: int = sys.maxsize
 
 
 def run(settings: Settings, options: ServerOptions) -> int:
@@ -67,7 +73,7 @@ def run(settings: Settings, options: ServerOptions) -> int:
             check_database(settings.database)
             _keep_memory_to_ourselves()
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
-            _allow_many_descriptors()
+            options = replace(options, max_connections=_allow_many_descriptors())
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_Server(settings, options, door, calls, front).serve())
     except Error as error:
@@ -109,12 +115,14 @@ class _Server:
             SOCKET_VARIABLE: str(settings.calls_socket),
             LIMIT_VARIABLE: settings.max_websocket_message,
         }
-        engine = ProcessEngine(run_dir, control.logs, told=told)
+        limits = groups.find(f"portico-{settings.mark}")
+        engine = ProcessEngine(run_dir, control.logs, told=told, view=self._view(), groups=limits)
         sockets = Sockets.inside(run_dir)
         ingress = IngressOptions(
             max_message=settings.websocket_limit,
             trusted=settings.trusted_networks,
             redirect_after=settings.redirect_after,
+            max_connections=self._options.max_connections,
         )
         machine = socket.gethostname().partition(".")[0].lower()
         data = DataPlane(
@@ -169,11 +177,17 @@ class _Server:
             await data.close(GRACE)
             await control.close()
             with contextlib.suppress(OSError):  # a folder in the temporary folder is not left behind
-                (run_dir / "c").rmdir()
                 run_dir.rmdir()
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _view(self) -> View:
+        """What containers see of the machine: of our own, only where they call functions."""
+        settings = self._settings
+        hidden = {str(settings.home), str(settings.run_dir)}
+        blank = tuple(map(str, self._options.private))
+        return View(folder="", hidden=tuple(hidden), shown=(str(settings.calls_socket),), blank=blank)
 
     def _signalled(self) -> None:
         if self._ending.is_set():
@@ -225,11 +239,16 @@ def _keep_memory_to_ourselves() -> None:
         Path("/proc/self/coredump_filter").write_text("0")
 
 
-def _allow_many_descriptors() -> None:
-    """As many as this user may have: each connection takes one, each container five."""
+def _allow_many_descriptors() -> int:
+    """As many as this user may have; how many clients may then be connected.
+
+    Each takes one. The rest is for containers, five each, for connections to them, and for files.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if allowed == resource.RLIM_INFINITY else max(1, allowed - max(128, allowed // 4))
 
 
 @contextlib.contextmanager
@@ -262,6 +281,7 @@ def _home(home: Path) -> Iterator[None]:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """The public door's socket, bound; and the folder of our own sockets."""
     _private(settings.run_dir)
+    shutil.rmtree(settings.run_dir / "c", ignore_errors=True)  # what a server that was killed has left
     _private(settings.run_dir / "c")
     host = settings.listen_host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

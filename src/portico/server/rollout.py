@@ -560,7 +560,7 @@ def without_effect(spec: AppSpec) -> list[str]:
     snapshots = [f.name for f in spec.functions if f.enable_memory_snapshot]
     return [
         *said(reserved, "cpu= and memory= reserve nothing on one machine; a memory limit (the second number) holds."),
-        *said(limited, "a limit on cpu= is not enforced by the process engine."),
+        *said(limited, "a limit on cpu= holds where control groups can be made: see `portico doctor`."),
         *said(
             snapshots, "enable_memory_snapshot= has no effect yet; containers are forked from a warm process anyway."
         ),

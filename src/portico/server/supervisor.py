@@ -82,6 +82,11 @@ class SlotLease(Lease["Worker", Waiter]):
         return self.member.container.supervisor.is_foreign
 
     @property
+    def overran(self) -> bool:
+        """Whether the container took more memory than it may."""
+        return self.member.container.container.overran
+
+    @property
     def queued(self) -> int:
         """How many others wait for a slot."""
         return self.member.container.supervisor.pool.queued

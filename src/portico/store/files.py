@@ -19,10 +19,12 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES
 def temporary_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file in `folder`, 0600; removed at the end unless it was given another name."""
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    file = os.fdopen(descriptor, "wb")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file, Path(name)
+        yield file, Path(name)
     finally:
+        with contextlib.suppress(OSError):  # what is published is on disk; of what is not, a full disk need not be told
+            file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
 

@@ -18,6 +18,26 @@ OFFER = b"over"
 HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
 
 
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container sees of the machine. All are absolute paths.
+
+    folder: its own, which it makes, with a folder `tmp` in it. hidden: folders that it sees empty, but for what is
+    shown. shown: what it needs, wherever that is. blank: files that it sees empty.
+    """
+
+    folder: str
+    hidden: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A control group that a container makes and joins. A setting behind "?" is left out where the kernel lacks it."""
+
+    folder: str
+    settings: dict[str, str]
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Server -> container, as JSON in a memory file handed over with the fork request: any size, on no disk."""
 
@@ -30,6 +50,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     bundle_dir: str
     workdir: str
     socket_path: str
+    view: View
+    groups: tuple[Group, ...] = ()
+    data_limit: int | None = None  # MiB; where no group limits its memory
     env: dict[str, str]  # the whole environment of the process
     urls: dict[str, str]
 
@@ -49,7 +72,12 @@ class Fork(msgspec.Struct, frozen=True, tag="fork"):
 
 
 class Warmed(msgspec.Struct, frozen=True, tag="warmed"):
-    """Template -> server: imports are done, forks are quick from now on."""
+    """Template -> server: imports are done, forks are quick from now on.
+
+    obstacle: the errno that says why its containers have no view of their own; 0: they have.
+    """
+
+    obstacle: int = 0
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):

@@ -37,6 +37,7 @@ one JSON document a line (`application/x-ndjson`), whose last one is `Deployed`,
     POST   /v1/tokens               NewToken         -> 201, TokenSecret
     DELETE /v1/tokens/{ref}                          -> TokenInfo     (ref: an id, or a name)
 
+    GET    /v1/openapi.json                          -> all of this, as OpenAPI 3.1
     *      /v1/calls/…                               what `wire/calls.py` says, from other machines
 
 What is about apps takes `?environment=`; without it, `main` is meant. From other machines, over the public door, every

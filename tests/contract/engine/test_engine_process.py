@@ -317,7 +317,7 @@ async def test_a_closed_engine_leaves_nothing_open(tmp_path: Path, bundle: Path)
     for pid in (template, *(container.pid for container in containers)):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert list((tmp_path / "c").iterdir()) == []
+    assert not (tmp_path / "c").exists()
     # only what is more than before counts: what other tests have left behind may be closed at any moment
     assert not Counter(kind for kind in descriptors() if "pipe" not in kind) - before
 

@@ -61,7 +61,9 @@ def test_every_route_refuses_without_a_token(
     assert services.calls == []
 
 
-@pytest.mark.parametrize(("method", "target"), [(m, t) for m, t in ROUTES if not re.match("/v1/(blobs|server$)", t)])
+@pytest.mark.parametrize(
+    ("method", "target"), [(m, t) for m, t in ROUTES if not re.match(r"/v1/(blobs|server$|openapi)", t)]
+)
 def test_a_token_for_one_environment_opens_none_of_the_others(
     public_socket: Path, services: FakeServices, method: str, target: str
 ) -> None:
@@ -83,6 +85,43 @@ def test_a_token_opens_the_api(public_socket: Path, services: FakeServices) -> N
     services.issued["ak-1"] = TokenInfo(id="ak-1", name="one", environment=None, created_at=0.0)
     assert ask(public_socket, "GET", "/v1/server", "Bearer ak-1.as-ak-1").status == 200
     assert services.calls == ["used ak-1"]
+
+
+# -- browsers ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://acme--app-f.localhost"}, 403),
+        ({"Origin": "http://localhost:8080"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_pages_of_other_sites_are_refused_with_a_token_too(
+    public_socket: Path, services: FakeServices, headers: dict[str, str], status: int
+) -> None:
+    """Also those that endpoints of this server have made; nothing says that a browser may read the answer."""
+    services.issued["ak-1"] = TokenInfo(id="ak-1", name="one", environment=None, created_at=0.0)
+    connection = connect(public_socket)
+    connection.request("GET", "/v1/server", headers={"Authorization": "Bearer ak-1.as-ak-1", **headers})
+    response = connection.getresponse()
+    assert response.status == status
+    assert response.getheader("access-control-allow-origin") is None
+
+
+def test_a_preflight_is_refused(public_socket: Path) -> None:
+    """So that browsers do not even send what a page of another site asks for."""
+    connection = connect(public_socket)
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    connection.request("OPTIONS", "/v1/deployments", headers=asked)
+    assert connection.getresponse().status == 403
 
 
 def test_a_domain_is_registered_on_behalf_of_a_token(public_socket: Path, services: FakeServices) -> None:

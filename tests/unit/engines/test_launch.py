@@ -10,6 +10,7 @@ from portico.engines.container import describe
 from portico.engines.launch import base_environment, container_environment, launch_document, template_command
 from portico.model.ports import BuiltImage, ContainerStart
 from portico.model.spec import EntrySpec, FunctionSpec
+from portico.wire.container import View
 
 
 def an_image(**more: object) -> BuiltImage:
@@ -44,7 +45,6 @@ def test_little_of_the_servers_environment_is_handed_on() -> None:
     own = {"HOME": "/home/u", "TMPDIR": "/t", "PATH": "/usr/bin", "TOKEN": "secret", "PYTHONDONTWRITEBYTECODE": "1"}
     assert base_environment(an_image(env={"LANG": "de_DE.UTF-8"}), own) == {
         "HOME": "/home/u",
-        "TMPDIR": "/t",
         "PATH": "/venv/bin:/usr/bin",
         "LANG": "de_DE.UTF-8",
     }
@@ -71,7 +71,7 @@ def test_the_users_variables_win() -> None:
 )
 def test_the_working_folder_is_the_bundle_or_what_the_image_says(workdir: str | None, expected: str) -> None:
     """A relative one is below the bundle."""
-    assert launch_document(a_start(an_image(workdir=workdir)), "/s", {}).workdir == expected
+    assert launch_document(a_start(an_image(workdir=workdir)), "/s", View(folder="/c"), (), {}).workdir == expected
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class RecordedLease:
     def __init__(self, address: str, ends: asyncio.Queue[str], *, is_foreign: bool) -> None:
         self.address = address
         self.is_foreign = is_foreign
+        self.overran = False
         self.queued = 0
         self.takes_connections = False
         self.handed_over: list[tuple[int, bytes]] = []

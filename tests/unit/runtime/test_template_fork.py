@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -20,7 +21,7 @@ def test_a_fork_that_the_system_refuses_is_answered(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fork", no_process)
     server, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with server, channel:
-        template = Template(channel)
+        template = Template(channel, errno.EPERM)
         before = len(os.listdir("/proc/self/fd"))
         socket.send_fds(server, [wire.encode(wire.Fork("ct-1"))], [0] * 5)
         assert template.fork()
@@ -34,4 +35,4 @@ def test_there_is_nothing_to_fork_when_the_server_is_gone() -> None:
     server, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.close()
     with channel:
-        assert not Template(channel).fork()
+        assert not Template(channel, errno.EPERM).fork()

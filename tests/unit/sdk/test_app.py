@@ -4,7 +4,9 @@ import pytest
 
 import portico as modal
 from portico.exception import ExecutionError, InvalidError, UnsupportedError
+from portico.model.naming import call_host
 from portico.model.spec import EntrySpec, RetryPolicy, WebKind
+from portico.wire.calls import CONTROL_DOMAIN, other_host
 
 ENTRY = EntrySpec(module="app", path="app.py")
 
@@ -408,12 +410,14 @@ def test_url_outside_of_a_container():
 async def test_url_of_a_deployed_function(monkeypatch):
     """A function that is looked up by name asks the server, when it is asked and not before."""
     asked = []
-    monkeypatch.setattr("portico.client.lookup.web_url", lambda *names: asked.append(names) or "http://there")
+    monkeypatch.setattr(
+        "portico.client.calls.ask", lambda route, say: asked.append(route.hosts) or {"url": "http://there"}
+    )
     function = modal.Function.from_name("seed", "square", environment_name="main")
     assert asked == []
     assert function.get_web_url() == "http://there"
     assert await function.get_web_url.aio() == "http://there"
-    assert asked == [("seed", "square", "main")] * 2
+    assert asked == [(other_host(call_host("main", "seed", "square"), CONTROL_DOMAIN),)] * 2
 
 
 def test_looked_up_function_has_no_code():

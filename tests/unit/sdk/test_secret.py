@@ -7,7 +7,7 @@ from portico.exception import InvalidError
 from portico.model.spec import EntrySpec, SecretSpec
 from portico.sdk import context
 from portico.sdk.dotenv import parse_dotenv
-from portico.wire.container import Launch
+from portico.wire.container import Launch, View
 from portico.wire.control import SecretRequest
 
 
@@ -107,6 +107,7 @@ def test_values_are_in_no_repr():
         bundle_dir="",
         workdir="",
         socket_path="",
+        view=View(folder=""),
         env={"KEY": "hidden-value"},
         urls={},
     )
