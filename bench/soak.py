@@ -32,7 +32,8 @@ MIX: Final = ("quick",) * 12 + ("slow", "stream", "upload", "upload", "ws", "cal
 # what may become of each, beside a good answer, where its container is killed
 ALLOWED: Final = {"stream": {"cut"}, "upload": {"502 with an id"}, "ws": {"closed"}}
 PATIENCE: Final = 60.0  # seconds for one answer
-BEAT: Final = 40.0  # seconds between two requests on a connection that is only held: less than the server's 75
+KEEPERS: Final = 50
+BEAT: Final = 30.0  # seconds between two requests on a connection that is only held: less than the server's 75
 
 Latencies = dict[str, list[float]]
 
@@ -64,7 +65,7 @@ class Soak:
         most = await self._load(warm, None)
         self.ended.clear()
         self.latencies.clear()
-        connections = [await _open(self._here.port) for _ in range(held)]
+        connections = await self._hold(held)
         stop = asyncio.Event()
         beside = [
             asyncio.create_task(work)
@@ -73,8 +74,8 @@ class Soak:
         rate = await self._load(seconds, SHARE * most)
         stop.set()
         _, _, alive = await asyncio.gather(*beside)
-        for _, writer in connections:
-            writer.close()
+        for connection in connections:
+            connection.close()
         return self._table(most, rate, held, alive, seconds)
 
     async def _load(self, seconds: float, rate: float | None) -> float:
@@ -156,17 +157,28 @@ class Soak:
         while not await _stopped(stop, 0.5):
             self._samples.append((time.monotonic() - began, memory(server.pid)["uss"], server.num_fds()))
 
-    async def _keep(
-        self, stop: asyncio.Event, connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-    ) -> int:
+    async def _keep(self, stop: asyncio.Event, connections: list[Connection]) -> int:
         """Ask once in a while on each; how many are still open at the end."""
-        kept = [Connection(self._here.port, *pair) for pair in connections]
-        while not stop.is_set():
-            for connection in kept:
-                await connection.request(self._host, "/quick", b"")
-                if await _stopped(stop, BEAT / len(kept)):
-                    break
-        return sum(connection.is_open for connection in kept)
+
+        async def some(kept: list[Connection]) -> None:
+            while True:
+                for connection in kept:
+                    if await _stopped(stop, BEAT / len(kept)):
+                        return
+                    if connection.is_open:
+                        with contextlib.suppress(OSError, EOFError):
+                            await connection.request(self._host, "/quick", b"")
+
+        groups = [connections[n::KEEPERS] for n in range(KEEPERS)]
+        await asyncio.gather(*(some(group) for group in groups if group))
+        return sum(connection.is_open for connection in connections)
+
+    async def _hold(self, number: int) -> list[Connection]:
+        """Connections with one request behind them each."""
+        connections = [Connection(self._here.port) for _ in range(number)]
+        for connection in connections:
+            await connection.request(self._host, "/quick", b"")
+        return connections
 
     def _table(self, most: float, rate: float, held: int, alive: int, seconds: float) -> Table:
         bad = {
@@ -214,10 +226,10 @@ class Soak:
 class Connection:
     """A connection that is kept, and made anew where it was closed."""
 
-    def __init__(
-        self, port: int, reader: asyncio.StreamReader | None = None, writer: asyncio.StreamWriter | None = None
-    ) -> None:
-        self._port, self._reader, self._writer = port, reader, writer
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
 
     @property
     def is_open(self) -> bool:
