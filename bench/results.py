@@ -20,10 +20,14 @@ RESULTS = Path(__file__).with_name("results.json")
 
 @dataclass(frozen=True)
 class Run:
-    """quick: small sizes, that show that it works; the figures mean nothing. peers: with what .venv-bench has."""
+    """quick: small sizes, that show that it works; the figures mean nothing. peers: with what .venv-bench has.
+
+    minutes: how long a soak goes on, where that was said.
+    """
 
     quick: bool = False
     peers: bool = True
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ TITLES = {
     "latency": ["latency at one connection"],
     "deploying": ["deploy of new code"],
     "commands": ["commands"],
+    "rollouts": ["requests while versions change"],
+    "soak": ["a soak of 0.2 minutes"],
     "growth": ["a request", "a request"],
 }
 
@@ -33,7 +35,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     "names",
     [
         ("calls", "websocket", "bodies", "streaming", "idle_connections", "limits"),
-        ("throughput", "raw", "latency", "deploying", "commands", "growth"),
+        ("throughput", "raw", "latency", "deploying", "commands", "rollouts", "growth"),
     ],
     ids=lambda names: names[0],
 )

@@ -266,12 +266,20 @@ def test_a_call_of_an_app_that_could_not_be_brought_up_says_so(machine: Machine)
 
 # -- power cuts -------------------------------------------------------------------------------------------------------
 def test_a_server_that_is_killed_during_deploys_leaves_the_old_or_the_new_version(machine: Machine) -> None:
-    """Six times, at random moments and in the very one in which the version changes; the database stays whole."""
-    moments = random.Random(7)
+    """Six times, at random moments and in the very one in which the version changes; the database stays whole.
+
+    `python -m tests.e2e.restarts 100` does it a hundred times.
+    """
+    cut_power(machine, 6, seed=7)
+
+
+def cut_power(machine: Machine, rounds: int, *, seed: int) -> None:
+    """Kill the server during a deploy, and start it again, so many times."""
+    moments = random.Random(seed)
     machine.up()
     url = machine.deploy(write(machine, "cut", 0))["says"]
     version, word = 1, 0
-    for number in range(1, 7):
+    for number in range(1, rounds + 1):
         deploy = machine.start("deploy", write(machine, "cut", number))
         if number % 2:
             deploy.until("says is ready")

@@ -39,6 +39,12 @@ _PUBLIC = (
     help="Containers of a function that has no max_containers of its own (100).",
 )
 @click.option(
+    "--drain-timeout",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="What runs on a replaced version ends then. Default: PORTICO_DRAIN_TIMEOUT, or the function's timeout.",
+)
+@click.option(
     "--trusted-proxies",
     metavar="CIDR[,CIDR]",
     help="Believe X-Forwarded-For, -Proto and -Host of proxies there. Default: PORTICO_TRUSTED_PROXIES, or none.",
@@ -71,6 +77,7 @@ def up(
     detach: bool,
     queue_limit: int | None,
     max_containers: int | None,
+    drain_timeout: int | None,
     trusted_proxies: str | None,
     max_websocket_message: str | None,
     redirect_after: int | None,
@@ -87,7 +94,12 @@ def up(
     """
     settings = load_settings()
     limits = settings.limits
-    limits = replace(limits, queue=queue_limit or limits.queue, containers=max_containers or limits.containers)
+    limits = replace(
+        limits,
+        queue=queue_limit or limits.queue,
+        containers=max_containers or limits.containers,
+        drain=drain_timeout or limits.drain,
+    )
     settings = replace(settings, limits=limits)
     if trusted_proxies is not None:
         _check(parse_networks, trusted_proxies, "--trusted-proxies")

@@ -36,6 +36,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             containers=_number(
                 "PORTICO_MAX_CONTAINERS", environ.get("PORTICO_MAX_CONTAINERS"), DEFAULT_LIMITS.containers
             ),
+            drain=_number("PORTICO_DRAIN_TIMEOUT", environ.get("PORTICO_DRAIN_TIMEOUT"), None),
         ),
         trusted_proxies=environ.get("PORTICO_TRUSTED_PROXIES") or "",
         max_websocket_message=environ.get("PORTICO_MAX_WEBSOCKET_MESSAGE") or "2MiB",

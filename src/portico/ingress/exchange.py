@@ -24,6 +24,7 @@ MAX_TRIES: Final = 4
 UNREDIRECTED: Final = frozenset([b"HEAD", b"OPTIONS"])  # a result is fetched with GET; preflights cannot be redirected
 SMALL: Final = 4096  # bytes of a chunk that may be copied
 LAST_BREATH: Final = 0.05  # seconds in which a program that dies may still take connections
+ATOMIC: Final = 32 * 1024  # bytes that a container reads at once, or not at all
 BODY_WINDOW: Final = 64 * 1024  # bytes of a request's body that wait for a container before the client is paused
 
 
@@ -58,6 +59,7 @@ class Exchange:
         "_repeatable",
         "_result",
         "_tries",
+        "_unsent",
         "body_size",
         "chunked_in",
         "client",
@@ -100,6 +102,7 @@ class Exchange:
         self._chunked_out = False
         self._offered = False  # the container gets the client's connection if it accepts the WebSocket
         self._tries = 0
+        self._unsent = True  # a container has all that was written, or nothing; and we have it still
         self._repeatable = True  # nothing was sent yet, or what was sent may be sent again
 
     def __repr__(self) -> str:
@@ -159,12 +162,14 @@ class Exchange:
             self.stop(pages.too_large(self._max_body))
             return
         if self.upstream is not None:
+            if self._unsent:
+                self._keep(self.upstream, self._framed(data))
             if self.chunked_in:
                 self.upstream.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
             else:
                 self.upstream.write(data)
         else:
-            self._body.append(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data)
+            self._body.append(self._framed(data))
             if self.body_size > BODY_WINDOW:
                 self.client.pause()
 
@@ -182,6 +187,8 @@ class Exchange:
         self.complete = True
         if self.chunked_in and self.phase is not ENDED:
             if self.upstream is not None:
+                if self._unsent:
+                    self._keep(self.upstream, b"0\r\n\r\n")
                 self.upstream.write(b"0\r\n\r\n")
             else:
                 self._body.append(b"0\r\n\r\n")
@@ -300,7 +307,9 @@ class Exchange:
         origin = b"%b %b" % (self.origin, OFFER) if self._offered else self.origin
         head = self.head.render(self.id.encode(), origin, chunked=self.chunked_in, foreign=self._lease.is_foreign)
         upstream.write(head if not self._body else b"".join([head, *self._body]))
-        self._body.clear()
+        self._unsent = len(head) + self.body_size <= ATOMIC
+        if not self._unsent:
+            self._body.clear()
         return True
 
     def not_connected(self) -> None:
@@ -399,8 +408,8 @@ class Exchange:
             self.client.write(b"0\r\n\r\n")
         self.client.exchange_ended(self)
 
-    def upstream_lost(self) -> None:
-        """The container's connection ended before the response did."""
+    def upstream_lost(self, *, unread: bool = False) -> None:
+        """The container's connection ended before the response did. unread: and before it read all that it was sent."""
         phase, self.phase = self.phase, ENDED
         self.upstream = None
         lease = self._take_lease()
@@ -424,6 +433,10 @@ class Exchange:
                 self.refused(pages.LOST)
         else:
             lease.broken()
+            if unread and self._unsent:
+                self._repeatable = True
+            else:
+                self._body.clear()
             self._again(pages.LOST)
 
     def garbled(self) -> None:
@@ -522,6 +535,17 @@ class Exchange:
         else:
             self._drop_upstream()
             lease.cancel()
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked_in else data
+
+    def _keep(self, upstream: UpstreamConnection, piece: bytes) -> None:
+        """Keep what is about to be written, while it goes out in one piece with all before it."""
+        if upstream.is_waiting and self.body_size <= ATOMIC // 2:
+            self._body.append(piece)
+        else:
+            self._unsent = False
+            self._body.clear()
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

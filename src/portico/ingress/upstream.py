@@ -127,6 +127,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Send to the container."""
         self._transport.write(data)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing of what was written for this exchange has left."""
+        return self._transport.get_write_buffer_size() > 0
+
     def writelines(self, pieces: Iterable[bytes]) -> None:
         """Send several pieces to the container."""
         self._transport.writelines(pieces)
@@ -191,7 +196,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._end()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.upstream_lost()
+            # what is written to a Unix socket is with the container; one that ends without having read it breaks the
+            # connection, where one that has read everything closes it
+            broken = isinstance(exc, BrokenPipeError | ConnectionResetError)
+            exchange.upstream_lost(unread=broken and self.address.startswith("/"))
         dismissed, self._dismissed = self._dismissed, None
         if dismissed is not None:
             dismissed.release()

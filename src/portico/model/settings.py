@@ -77,6 +77,7 @@ class Settings:
             "PORTICO_RATE_LIMIT": "off" if self.rate_limit is None else f"{self.rate_limit:g}",
             "PORTICO_QUEUE_LIMIT": str(self.limits.queue),
             "PORTICO_MAX_CONTAINERS": str(self.limits.containers),
+            "PORTICO_DRAIN_TIMEOUT": "" if self.limits.drain is None else str(self.limits.drain),
             "PORTICO_TRUSTED_PROXIES": self.trusted_proxies,
             "PORTICO_MAX_WEBSOCKET_MESSAGE": self.max_websocket_message,
             "PORTICO_PUBLIC_ADDRESS": self.public_address,

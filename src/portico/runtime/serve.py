@@ -133,9 +133,13 @@ class Server:
         deadline.cancel()
 
     def _give_up(self) -> None:
+        """End what still runs. A request without an answer gets none from here: the ingress may ask elsewhere."""
         self._guard.cancel_all()
         for connection in list(self._state.connections):
-            connection.shutdown()
+            if isinstance(connection, HttpProtocol):
+                connection.transport.close()
+            else:
+                connection.shutdown()
 
     @property
     def _connections(self) -> _Connections:

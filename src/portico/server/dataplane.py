@@ -38,6 +38,7 @@ log = logging.getLogger("portico.dataplane")
 
 NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
+CUT_GRACE: Final = 2.0  # seconds for inputs of a version that is not to run beside the next one
 LAST_WORDS: Final = 2.0  # seconds for inputs to end that were cut off when the server ended
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
@@ -90,6 +91,11 @@ class LiveApp:
     release: Release
     endpoints: dict[str, FunctionEndpoint] = field(default_factory=dict)
     parts: dict[str, FunctionEndpoint | MethodEndpoint] = field(default_factory=dict)  # what is called or has a URL
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its inputs wait for the next version."""
+        return any(endpoint.is_held for endpoint in self.endpoints.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +301,20 @@ class DataPlane:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
         self._switch(release, {f.name: self._supervise(release, f) for f in release.spec.functions})
 
+    async def recreate(self, release: Release, on_ready: Callable[[str], None], commit: Commit) -> None:
+        """As `roll_out`, but no two versions run side by side: the one before ends first. If the next one fails, it
+        is started again; what asks meanwhile waits.
+        """
+        app = self._apps.get(release.app_id)
+        try:
+            if app is not None:
+                await self._cut(app)
+            await self.roll_out(release, on_ready, commit)
+        except BaseException:
+            if app is not None and self._apps.get(release.app_id) is app and app.is_cut:
+                self.install(app.release)
+            raise
+
     async def roll_out(self, release: Release, on_ready: Callable[[str], None], commit: Commit) -> None:
         """Replace, prove ready, then retire. `commit` runs between the proof and the switch.
 
@@ -462,6 +482,14 @@ class DataPlane:
             task.cancel()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    async def _cut(self, app: LiveApp) -> None:
+        """End what runs of it, and return when that has gone. Requests that may be repeated wait for what comes."""
+        ending = [endpoint.cut() for endpoint in app.endpoints.values()]
+        for supervisor in ending:
+            supervisor.finish(CUT_GRACE)
+        for supervisor in ending:
+            await supervisor.gone()
+
     async def _finish(self, release: Release, supervisors: dict[str, Supervisor | Pools], commit: Commit) -> None:
         async with self._committing:
             try:

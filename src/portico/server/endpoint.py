@@ -78,6 +78,18 @@ class FunctionEndpoint:
         for waiter, input_id in (held or {}).items():
             admit(self, waiter, input_id)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether inputs wait for the next version."""
+        return self._held is not None
+
+    def cut(self) -> Supervisor | Pools:
+        """The current version gets no more inputs, and those that wait for it wait for the next one; what drains."""
+        self.hold()
+        assert self._held is not None
+        self._held.update(self.supervisor.drain())
+        return self.supervisor
+
     def switch(self, supervisor: Supervisor | Pools) -> Supervisor | Pools:
         """The next version takes over, with all who wait; returns the one before, which drains."""
         before, self.supervisor = self.supervisor, supervisor

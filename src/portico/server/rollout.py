@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from portico.core.routes import Owner
-from portico.model.errors import ConflictError, InvalidError, NotFoundError, StartError, UnsupportedError
+from portico.model.errors import ConflictError, InvalidError, NotFoundError, StartError
 from portico.model.naming import auto_label, call_host, check_dev_suffix, check_object_name, host_label
 from portico.model.policy import Scope
 from portico.model.ports import AppRecord, Blobs, BuiltImage, DeploymentRecord, EnvironmentRecord, Images, Store
@@ -43,6 +43,7 @@ from portico.wire.control import (
 )
 
 Emit = Callable[[Event], None]
+STRATEGIES: Final = ("rolling", "recreate")
 _LAST_WORDS: Final = 100  # lines of the log in which those of a container that did not start are looked for
 _ID_ALPHABET: Final = string.ascii_letters + string.digits
 
@@ -108,13 +109,12 @@ class Rollouts:
             if not request.allow_missing_gpu:
                 raise InvalidError(warning, hint="Deploy to run on the CPU all the same with --allow-missing-gpu.")
             emit(Warned(warning))
-        if request.strategy != "rolling":
-            raise UnsupportedError(
-                f"This version does not know the strategy {request.strategy!r} yet.", hint="Leave --strategy out."
-            )
+        if request.strategy not in STRATEGIES:
+            raise InvalidError(f"There is no strategy {request.strategy!r}; there are {' and '.join(STRATEGIES)}.")
         spec = replace(request.spec, name=name)
         async with self.alone(environment, name):
-            await self._deploy_version(environment, spec, request.bundle, emit, tag=request.tag)
+            recreate = request.strategy == "recreate"
+            await self._deploy_version(environment, spec, request.bundle, emit, tag=request.tag, recreate=recreate)
 
     async def redeploy(self, record: DeploymentRecord, environment: str, name: str, emit: Emit) -> None:
         """Bring an earlier version back, as a new one."""
@@ -139,6 +139,7 @@ class Rollouts:
         *,
         tag: str | None = None,
         rollback_of: int | None = None,
+        recreate: bool = False,
     ) -> None:
         began = time.monotonic()
         environment = await self._environments.find(where)
@@ -186,7 +187,7 @@ class Rollouts:
 
         losers = await self._bridge.call(self._data.check_names, release)
         try:
-            await self._roll_out(release, emit, commit)
+            await self._roll_out(release, emit, commit, recreate=recreate)
         except StartError as error:  # nobody could follow the log: the app is not there, or still the old one
             for line in self._logs.app(app.id).tail(_LAST_WORDS, None):
                 if line.container_id == error.container_id:
@@ -501,7 +502,7 @@ class Rollouts:
         emit(ImageState(key=name, state=state, functions=functions, seconds=time.monotonic() - began))
         return built
 
-    async def _roll_out(self, release: Release, emit: Emit, commit: Commit) -> None:
+    async def _roll_out(self, release: Release, emit: Emit, commit: Commit, *, recreate: bool = False) -> None:
         """Prove, commit on this loop, switch. Once the proof holds, nothing may come between commit and switch."""
         here = asyncio.get_running_loop()
 
@@ -517,7 +518,8 @@ class Rollouts:
 
         for name, url in release.urls.items():
             emit(FunctionState(name=name, state="starting", url=url))
-        await self._bridge.run(self._data.roll_out(release, on_ready, commit_there))
+        move = self._data.recreate if recreate else self._data.roll_out
+        await self._bridge.run(move(release, on_ready, commit_there))
 
 
 def stream(work: Callable[[Emit], Coroutine[Any, Any, None]]) -> AsyncIterator[Event]:

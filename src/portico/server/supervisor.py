@@ -39,6 +39,7 @@ QUEUE_TIMEOUT = Refusal(503, "modal-http: no container became free in time", ret
 SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_after=5)
 
 CANCEL_GRACE: Final = 5.0  # seconds for an input that ran out of time to end; then its container is killed
+CUT_GRACE: Final = 5.0  # seconds for what has drained too long to end by itself
 QUICK_DEATH: Final = 5.0  # seconds after which a container that dies is not taken for one that cannot live
 NEVER: Final = float("inf")
 
@@ -171,6 +172,7 @@ class Supervisor:
         self._look_at = NEVER  # when to look for inputs that have run out of time
         self._overdue: list[tuple[float, Lease[Worker, Waiter]]] = []  # and when their containers are killed
         self._closed = False
+        self._drained_by = NEVER  # when a replaced version has gone on for long enough
         self._proofs: list[asyncio.Future[None]] = []
         self._gone = asyncio.Event()
 
@@ -253,8 +255,14 @@ class Supervisor:
         await proof
 
     def drain(self) -> list[tuple[Waiter, str]]:
-        """It is replaced: who waits, with which input, goes elsewhere; containers go when their inputs have ended."""
-        self._closed = True
+        """It is replaced: who waits, with which input, goes elsewhere; containers go when their inputs have ended.
+
+        Those that take too long are cut off, so that no version stays for ever.
+        """
+        if not self._closed:
+            self._closed = True
+            self._drained_by = self._loop.time() + (self._limits.drain or self.function.timeout)
+            self._due_by(self._drained_by)
         waiters = self.pool.drain_queue()
         for worker in list(self._workers.values()):
             self._retire(worker)
@@ -428,7 +436,7 @@ class Supervisor:
         if worker.member is not None:
             self.pool.retire(worker.member)
         worker.state = after(worker.state, ContainerEvent.RETIRE)
-        if worker.member is None or not worker.member.leases:
+        if not worker.stopping and (worker.member is None or not worker.member.leases):
             worker.stopping = True
             worker.container.stop(STOP_GRACE)
 
@@ -498,8 +506,11 @@ class Supervisor:
             if lease.input_id in lease.member.leases:
                 self._notify(lease.member.container.container.id, "an input did not end when its time was up: killed")
                 lease.member.container.container.kill()
+        if now >= self._drained_by:
+            self._drained_by = NEVER
+            self.finish(CUT_GRACE)
         if self._closed:
-            self._set_timer(min([self._look_at, *(deadline for deadline, _ in self._overdue[:1])]))
+            self._set_timer(min([self._look_at, self._drained_by, *(deadline for deadline, _ in self._overdue[:1])]))
         else:
             self._scale(now)
 
