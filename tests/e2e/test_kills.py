@@ -236,7 +236,7 @@ def test_templates_that_are_killed_lose_nothing(shared: Machine, urls: dict[str,
     clients = Clients(shared, ask)
     with clients.at_work():
         for _ in range(3):
-            (template,) = shared.templates()
+            template = next(iter(shared.templates()))
             containers = template.children()
             template.kill()
             wait_until(lambda template=template: not template.is_running(), "the template is gone")
