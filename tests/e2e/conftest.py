@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,12 @@ class Machine:
 
     def templates(self) -> list[psutil.Process]:
         """The template processes of the server that runs here."""
-        return [p for server in self.servers() for p in server.children() if "boot.py" in " ".join(p.cmdline())]
+        found = []
+        for process in [child for server in self.servers() for child in server.children()]:
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if "boot.py" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def servers(self) -> list[psutil.Process]:
         """Server processes with this home."""

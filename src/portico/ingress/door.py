@@ -118,6 +118,8 @@ class Ingress:
         """Accept no more; let running exchanges end, for at most `grace` seconds; then close what is left."""
         self._closed = True
         self._accept_none()
+        for sock, *_ in self._sockets:
+            sock.close()  # else clients would wait there, in vain
         for connection in list(self._connections):
             connection.drain()
         if self._connections:
