@@ -129,8 +129,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing of what was written for this exchange has left."""
-        return self._transport.get_write_buffer_size() > 0
+        """Whether nothing of what was written for this exchange has left: it waits, or could not be written at all."""
+        return self._transport.is_closing() or self._transport.get_write_buffer_size() > 0
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         """Send several pieces to the container."""
