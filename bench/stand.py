@@ -63,7 +63,7 @@ class Stand:
 
     def sockets(self) -> set[Path]:
         """Where the running containers listen."""
-        return set(Path(self.env["PORTICO_HOME"]).glob("run/c/*.sock"))
+        return set(Path(self.env["PORTICO_HOME"]).glob("run/c/*/http"))
 
     def containers(self, app: str) -> int:
         """How many containers the app has."""

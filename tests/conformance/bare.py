@@ -13,7 +13,7 @@ from tests.e2e.conftest import PATIENCE, Machine
 def address(machine: Machine, url: str) -> str | tuple[str, int]:
     """That of the container which answers `/name` there: a Unix socket, or the port of its program."""
     name = machine.request(f"{url}/name").text.strip('"')
-    path = Settings(home=machine.home, workspace="acme").run_dir / "c" / f"{name}.sock"
+    path = Settings(home=machine.home, workspace="acme").run_dir / "c" / name / "http"
     return str(path) if path.is_socket() else ("127.0.0.1", _port_of(name))
 
 
