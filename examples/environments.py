@@ -11,7 +11,7 @@ app = modal.App("environments")
 
 
 @app.function()
-@modal.fastapi_endpoint(label="api")
+@modal.fastapi_endpoint(label="where")
 def where():
     import os
 

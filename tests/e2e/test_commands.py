@@ -146,7 +146,7 @@ def test_app_list_shows_what_is_deployed_and_served(shared: Machine) -> None:
     assert isinstance(apps, list)
     assert {("listed", "deployed"), ("shown", "ephemeral")} <= {(app["name"], app["state"]) for app in apps}
     head, *rows = shared.run("app", "list").stdout.splitlines()
-    assert head.split() == ["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY", "AUTH", "CREATED", "ID"]
+    assert head.split() == ["NAME", "STATE", "VERSION", "FUNCTIONS", "PROXY", "AUTH", "DOMAINS", "CREATED", "ID"]
     assert any(row.split()[:3] == ["listed", "deployed", "1"] for row in rows)
     process.interrupt()
 

@@ -170,6 +170,6 @@ def test_the_environments_of_the_example_differ(laptop: Machine) -> None:
     """Deployed to two, it answers at two URLs."""
     laptop.run("environment", "create", "staging")
     url = laptop.deploy("environments.py", "--env", "staging")["where"]
-    assert url == f"http://acme-staging--api.localhost:{laptop.port}"
+    assert url == f"http://acme-staging--where.localhost:{laptop.port}"
     assert laptop.request(url).json == {"environment": "staging", "url": url}
     laptop.run("environment", "delete", "staging", "--yes")

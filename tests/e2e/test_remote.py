@@ -108,8 +108,10 @@ def test_a_laptop_without_a_token_is_refused(office: Office, monkeypatch: pytest
     assert "asks for a token" in said
     assert "portico token set" in said
     answer = office.get(f"{office.url}/v1/apps", "Origin: http://evil.example")
-    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
     assert not [name for name in answer.headers if name.startswith("access-control")]
+    answer = office.get(f"{office.url}/v1/apps")
+    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
