@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+Found = TypeVar("Found")
+
 PATIENCE = 40.0  # seconds after which a test stops waiting for something to happen
 
 
@@ -188,7 +191,16 @@ class Machine:
 
     def containers(self) -> list[psutil.Process]:
         """The container processes of the server that runs here."""
-        return [container for template in self.templates() for container in template.children()]
+        return [container for _, containers in self.families() for container in containers]
+
+    def families(self) -> list[tuple[psutil.Process, list[psutil.Process]]]:
+        """The template processes of the server that runs here that have containers, with these."""
+        found = []
+        for template in self.templates():
+            with suppress(psutil.Error):
+                if containers := template.children():
+                    found.append((template, containers))
+        return found
 
     def templates(self) -> list[psutil.Process]:
         """The template processes of the server that runs here."""
@@ -232,12 +244,13 @@ class Machine:
             server.kill()
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Return when the condition holds."""
+def wait_until(condition: Callable[[], Found], what: str) -> Found:
+    """Return when the condition holds: what it found."""
     end = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, f"waited in vain until {what}"
         time.sleep(0.01)
+    return found
 
 
 def parse(raw: bytes) -> Answer:

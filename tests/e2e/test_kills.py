@@ -236,9 +236,7 @@ def test_templates_that_are_killed_lose_nothing(shared: Machine, urls: dict[str,
     clients = Clients(shared, ask)
     with clients.at_work():
         for _ in range(3):
-            wait_until(shared.containers, "containers are there")
-            template = next(template for template in shared.templates() if template.children())
-            containers = template.children()
+            template, containers = wait_until(shared.families, "containers are there")[0]
             template.kill()
             wait_until(lambda template=template: not template.is_running(), "the template is gone")
             assert any(psutil.pid_exists(container.pid) for container in containers)

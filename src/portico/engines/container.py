@@ -131,16 +131,18 @@ class ProcessContainer:
         self._events.failed(self, failure)
         self.kill()
 
-    def ended(self, status: str) -> None:
-        """Its process is gone. Whatever it had said before counts first."""
+    def ended(self, status: str, *, killed: bool = False) -> None:
+        """Its process is gone. Whatever it had said before counts first. killed: by whom, nobody knows."""
         if self._lifeline is not None:
             self._lifeline.drain()
         if self.phase is Phase.GONE:
             return
         if self.overran:
+            killed = False
             status = f"{status}: it took more than its {self.start.function.resources.memory_limit} MiB of memory"
         if self.phase in (Phase.QUEUED, Phase.STARTING):
-            self._events.failed(self, StartFailure(f"The container ended while it started: {status}."))
+            cause = f"The container ended while it started: {status}."
+            self._events.failed(self, StartFailure(cause, killed=killed))
         self._to(Phase.GONE)
         self._release()
         self._on_gone(self)
@@ -149,7 +151,8 @@ class ProcessContainer:
     def adopt(self) -> None:
         """Its template is gone, and its process is our child now: wait for it ourselves."""
         if self.pid is None:
-            self.fail(StartFailure("The image's template process ended while the container started."))
+            cause = "The image's template process ended while the container started."
+            self.fail(StartFailure(cause, killed=True))
             self.ended("ended with its template")
             return
         try:
@@ -173,8 +176,8 @@ class ProcessContainer:
                 self._to(Phase.READY)
                 self._clear_timer()
                 self._events.ready(self)
-            case wire.Failed(cause, detail):
-                self.fail(StartFailure(cause, detail))
+            case wire.Failed(cause, detail, killed):
+                self.fail(StartFailure(cause, detail, killed))
             case wire.Done(input_id):
                 self._events.finished(self, input_id)
 
@@ -211,7 +214,7 @@ class ProcessContainer:
         except ChildProcessError:
             self.ended("exit status unknown")
         else:
-            self.ended(describe(status))
+            self.ended(describe(status), killed=was_killed(status))
 
     def _release(self) -> None:
         self._clear_timer()
@@ -223,6 +226,11 @@ class ProcessContainer:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
+
+
+def was_killed(status: int) -> bool:
+    """Whether a wait status tells of SIGKILL, which no process sends by itself."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def describe(status: int) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from portico.engines import launch
 from portico.engines.channel import PacketChannel
-from portico.engines.container import Phase, ProcessContainer, describe
+from portico.engines.container import Phase, ProcessContainer, describe, was_killed
 from portico.engines.groups import Groups
 from portico.engines.spawn import Output, Spawned, spawn
 from portico.engines.wires import lay
@@ -148,7 +148,7 @@ class Template:
                     container.ended("never started")
             case wire.Reaped(container_id, _, status):
                 if container := self._containers.get(container_id):
-                    container.ended(describe(status))
+                    container.ended(describe(status), killed=was_killed(status))
 
     def _is_warm(self) -> None:
         if self.state is not State.STARTING:
@@ -186,11 +186,13 @@ class Template:
         self._channel.drain()
         self._channel.close()
         lines = self._output.close()
-        status = describe(code << 8 if code >= 0 else -code)
+        wait_status = code << 8 if code >= 0 else -code
+        status = describe(wait_status)
         if self.state is State.WARM:
             _log.warning("template %s ended: %s", self.image.key[:12], status)
         reason = lines[-1] if lines else status
-        self._lost(StartFailure(f"The image's Python could not start a container: {reason}", "\n".join(lines)))
+        cause = f"The image's Python could not start a container: {reason}"
+        self._lost(StartFailure(cause, "\n".join(lines), was_killed(wait_status)))
 
     def _lost(self, failure: StartFailure) -> None:
         """There is no process any more."""

@@ -54,10 +54,14 @@ class ContainerStart:
 
 @dataclass(frozen=True, slots=True)
 class StartFailure:
-    """Why a container did not become ready: the cause's first line, and what there is beside it (a traceback)."""
+    """Why a container did not become ready: the cause's first line, and what there is beside it (a traceback).
+
+    killed: somebody else ended its process, which says nothing of the function.
+    """
 
     cause: str
     detail: str = ""
+    killed: bool = False
 
 
 class Container(Protocol):

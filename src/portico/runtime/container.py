@@ -87,7 +87,8 @@ def _confine(launch: wire.Launch, lifeline: Lifeline, gate: confine.Gate | None,
             confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate)
             limits.limit_processes()
     except OSError as error:
-        lifeline.fail(f"The container could not be isolated: {error}", traceback.format_exc())
+        gone = isinstance(error, ConnectionError)  # the template, at the other end of the gate
+        lifeline.fail(f"The container could not be isolated: {error}", traceback.format_exc(), killed=gone)
         return False
     os.environ.setdefault("TMPDIR", temporary)
     tempfile.tempdir = None  # the template may have looked for one already

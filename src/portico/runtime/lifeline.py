@@ -29,9 +29,9 @@ class Lifeline:
         except OSError:
             return  # the tether is about to end this process
 
-    def fail(self, cause: str, detail: str) -> None:
-        """Say that the container cannot become ready."""
-        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail)))
+    def fail(self, cause: str, detail: str, *, killed: bool = False) -> None:
+        """Say that the container cannot become ready; see `wire.Failed`."""
+        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail), killed))
 
     def listen(
         self,

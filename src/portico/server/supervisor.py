@@ -40,6 +40,7 @@ SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_af
 
 CANCEL_GRACE: Final = 5.0  # seconds for an input that ran out of time to end; then its container is killed
 CUT_GRACE: Final = 5.0  # seconds for what has drained too long to end by itself
+KILLED_IN_A_ROW: Final = 3  # starts that others ended; one more counts as a function that cannot start
 QUICK_DEATH: Final = 5.0  # seconds after which a container that dies is not taken for one that cannot live
 NEVER: Final = float("inf")
 
@@ -167,6 +168,8 @@ class Supervisor:
         self._backoff = Backoff()
         self._last_failure: StartFailure | None = None
         self._quick_deaths = 0
+        self._killed_starts = 0  # in a row
+        self._killed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = NEVER
         self._look_at = NEVER  # when to look for inputs that have run out of time
@@ -324,6 +327,7 @@ class Supervisor:
             return
         self._backoff.succeeded()
         self._last_failure = None
+        self._killed_starts = 0
         now = worker.ready_at = self._loop.time()
         worker.member, grants = self.pool.add(worker, now)
         self._settle_proofs(None)
@@ -338,7 +342,14 @@ class Supervisor:
         worker = self._workers[container.id]
         starting = worker.state is ContainerState.STARTING
         worker.state = after(worker.state, ContainerEvent.FAILED)
-        if starting:
+        if not starting:
+            return
+        if failure.killed and self._forgives(worker):
+            log.warning("%s of %s did not start: %s", container.id, self.function.name, failure.cause)
+            self._notify(container.id, f"the container did not start: {failure.cause}")
+            if self._proofs:
+                self._start()
+        else:
             self._start_failed(container.id, failure)
 
     def finished(self, container: Container, input_id: str) -> None:
@@ -374,6 +385,13 @@ class Supervisor:
         if wait <= 0:
             return None
         return _start_refusal(failure, wait)
+
+    def _forgives(self, worker: Worker) -> bool:
+        """Whether who waits for this container, whose start was killed, gets another."""
+        if worker.began >= self._killed_at:  # else it started beside the one that is counted already
+            self._killed_at = self._loop.time()
+            self._killed_starts += 1
+        return self._killed_starts <= KILLED_IN_A_ROW
 
     def _start(self) -> None:
         try:

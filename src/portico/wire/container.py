@@ -133,10 +133,14 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Container -> server: it cannot become ready. `cause` is one line; `detail` a traceback, cut to fit a packet."""
+    """Container -> server: it cannot become ready. `cause` is one line; `detail` a traceback, cut to fit a packet.
+
+    killed: its template was, while the container needed it.
+    """
 
     cause: str
     detail: str = ""
+    killed: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -16,7 +16,7 @@ from portico.model.policy import Scope
 from portico.model.ports import BuiltImage, ContainerStart, StartFailure
 from portico.model.spec import Autoscaler, Concurrency, EntrySpec, FunctionSpec
 from portico.server.endpoint import FunctionEndpoint
-from portico.server.supervisor import STARTS_AT_ONCE, Supervisor
+from portico.server.supervisor import KILLED_IN_A_ROW, STARTS_AT_ONCE, Supervisor
 
 
 class Input:
@@ -322,6 +322,36 @@ async def test_starts_back_off_after_a_failure(bench: Bench) -> None:
     assert len(bench.engine.containers) == 1
 
 
+async def test_a_start_that_somebody_kills_is_tried_again_at_once(bench: Bench) -> None:
+    """Whoever waits for it is not refused."""
+    asked = bench.ask()
+    bench.engine.containers[0].fail(StartFailure("signal 9 (SIGKILL)", killed=True))
+    assert asked.refusal is None
+    await bench.ready(1)
+    assert asked.lease is not None
+
+
+async def test_starts_that_are_killed_together_count_as_one(tmp_path: Path) -> None:
+    """Their template was, say."""
+    bench = Bench(tmp_path)
+    asked = [bench.ask() for _ in range(STARTS_AT_ONCE)]
+    for container in list(bench.engine.containers):
+        container.fail(StartFailure("signal 9 (SIGKILL)", killed=True))
+    assert len(bench.engine.containers) > STARTS_AT_ONCE
+    assert not any(one.refusal for one in asked)
+
+
+async def test_starts_that_are_killed_again_and_again_are_failures(bench: Bench) -> None:
+    """A function that, say, takes all memory while it starts."""
+    asked = bench.ask()
+    for number in range(KILLED_IN_A_ROW):
+        bench.engine.containers[number].fail(StartFailure("signal 9 (SIGKILL)", killed=True))
+        assert asked.refusal is None
+    bench.engine.containers[KILLED_IN_A_ROW].fail(StartFailure("signal 9 (SIGKILL)", killed=True))
+    assert asked.refusal is not None
+    assert "SIGKILL" in asked.refusal.text
+
+
 async def test_a_start_that_fails_beside_a_working_container_refuses_nobody(bench: Bench) -> None:
     """Those who wait get the working one's slots."""
     first = bench.ask()
@@ -447,6 +477,15 @@ async def test_a_proof_fails_with_the_traceback(bench: Bench) -> None:
     with pytest.raises(StartError, match="ValueError: x") as caught:
         await proof
     assert caught.value.detail == "Traceback: …"
+
+
+async def test_a_proof_whose_container_somebody_kills_gets_another(bench: Bench) -> None:
+    """The deploy succeeds."""
+    proof = asyncio.ensure_future(bench.supervisor.prove())
+    await asyncio.sleep(0)
+    bench.engine.containers[0].fail(StartFailure("signal 9 (SIGKILL)", killed=True))
+    await bench.ready(1)
+    await proof
 
 
 async def test_a_drained_version_ends_when_its_inputs_have(bench: Bench) -> None:
