@@ -142,7 +142,7 @@ def _settings(request: Request) -> dict[str, float | None]:
 
 
 def _value(value: object) -> Response:
-    data = b"".join(frames(Kind.VALUE, pickle.dumps(value, protocol=5)))
+    data = b"".join(frames(Kind.VALUE, [pickle.dumps(value, protocol=5)]))
     return Response(data, media_type=CONTENT_TYPE.decode())
 
 

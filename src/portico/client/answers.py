@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -74,15 +74,15 @@ def webhook(name: str, verb: str, url: str | None) -> errors.InvalidError:
     )
 
 
-def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """The payload of a request; SerializationError for what cannot travel."""
+def arguments(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[bytes]:
+    """The payload of a request, in pieces; SerializationError for what cannot travel."""
     return codec.dump((args, kwargs), f"An argument of {route.function}")
 
 
-Say = Callable[[str], Iterator[bytes]]  # the pieces of a whole HTTP request to a host, the first one with its head
+Say = Callable[[str], Iterator[bytes | memoryview]]  # the pieces of an HTTP request to a host, its head in the first
 
 
-def call_with(kind: Kind, payload: bytes, parameters: str = "") -> Say:
+def call_with(kind: Kind, payload: Sequence[bytes], parameters: str = "") -> Say:
     """Requests that call a function; `parameters` as in `Route`."""
     return lambda host: _request(host, kind, payload, parameters)
 
@@ -97,7 +97,7 @@ def ask(method: str, target: str) -> Say:
     return say
 
 
-def _request(host: str, kind: Kind, payload: bytes, parameters: str) -> Iterator[bytes]:
+def _request(host: str, kind: Kind, payload: Sequence[bytes], parameters: str) -> Iterator[bytes | memoryview]:
     pieces = frames(kind, payload)
     head = (
         b"POST /%b HTTP/1.1\r\nhost: %b\r\naccept: application/json\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from portico.client.answers import Answer, Route, Say, arguments, call_with, value_of
@@ -35,7 +35,7 @@ async def call(route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return result_of(await send(route, arguments(route, args, kwargs)), route)
 
 
-async def send(route: Route, payload: bytes) -> Outcome:
+async def send(route: Route, payload: Sequence[bytes]) -> Outcome:
     """What a call with these arguments comes to, after all of its attempts."""
     say = call_with(Kind.CALL, payload, route.parameters)
     attempts = 0
@@ -193,7 +193,7 @@ class _Connection(asyncio.Protocol):
         young = time.monotonic() - self._since < IDLE_LIMIT
         return young and not self._lost and not self._transport.is_closing()
 
-    async def say(self, pieces: Iterable[bytes]) -> None:
+    async def say(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Send a request. A server that refuses it early may not hear all of it."""
         self.answer = Answer()
         for piece in pieces:

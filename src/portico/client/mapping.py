@@ -13,7 +13,16 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -162,7 +171,7 @@ class Inputs:
     def payloads(self, route: Route) -> Taking:
         """A way to take them, as payloads of requests."""
 
-        def payload(items: tuple[Any, ...]) -> bytes:
+        def payload(items: tuple[Any, ...]) -> Sequence[bytes]:
             return arguments(route, tuple(items[0]) if self.star else items, self.kwargs)
 
         if not any(hasattr(iterable, "__aiter__") for iterable in self.iterables):
@@ -171,7 +180,7 @@ class Inputs:
 
 
 Taking = Callable[
-    [int], "asyncio.Future[tuple[list[bytes], bool]] | Any"
+    [int], "asyncio.Future[tuple[list[Sequence[bytes]], bool]] | Any"
 ]  # at most so many -> these, and if there are more
 
 
@@ -183,7 +192,7 @@ class Flow:
         self._inputs = inputs
         self._ordered = ordered
         self._deliver: Callable[[Outcome], None] = lambda outcome: None
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[tuple[int, Sequence[bytes]]] = deque()
         self._callers: set[asyncio.Task[None]] = set()
         self._window = _FIRST
         self._early: dict[int, Outcome] = {}  # results that came before those of earlier inputs
@@ -282,7 +291,7 @@ class Flow:
                 outcome = Outcome(error=error)
             self._done(index, outcome)
 
-    async def _once_taken(self, payload: bytes) -> Any:
+    async def _once_taken(self, payload: Sequence[bytes]) -> Any:
         pause = _PAUSE
         while True:
             outcome = await loops.send(self._route, payload)
@@ -301,10 +310,10 @@ class Flow:
             self._deliver(outcome_now)
 
 
-def _taking(payloads: Iterator[bytes]) -> Taking:
+def _taking(payloads: Iterator[Sequence[bytes]]) -> Taking:
     """The user's iterator may take its time: it runs in a thread, as far as it comes in a moment."""
 
-    def take(number: int) -> tuple[list[bytes], bool]:
+    def take(number: int) -> tuple[list[Sequence[bytes]], bool]:
         end = time.monotonic() + _BATCH_SECONDS
         taken = []
         for payload in islice(payloads, number):
@@ -316,8 +325,8 @@ def _taking(payloads: Iterator[bytes]) -> Taking:
     return lambda number: asyncio.to_thread(take, number)
 
 
-def _taking_aio(items: AsyncIterator[tuple[Any, ...]], payload: Callable[[tuple[Any, ...]], bytes]) -> Taking:
-    async def take(number: int) -> tuple[list[bytes], bool]:
+def _taking_aio(items: AsyncIterator[tuple[Any, ...]], payload: Callable[[tuple[Any, ...]], Sequence[bytes]]) -> Taking:
+    async def take(number: int) -> tuple[list[Sequence[bytes]], bool]:
         async for item in items:
             return [payload(item)], True
         return [], False

@@ -112,13 +112,13 @@ def unreachable(remote: Remote, error: OSError) -> ConnectionError:
     )
 
 
-def through(address: str | Remote, request: Iterator[bytes]) -> Iterator[bytes]:
+def through(address: str | Remote, request: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """A request to the calls' socket at this address; to another machine, as the control API there passes it on.
 
     The first piece begins with the request's line and the line of its host.
     """
     if isinstance(address, Remote):
-        line, host, rest = next(request).split(b"\r\n", 2)
+        line, host, rest = bytes(next(request)).split(b"\r\n", 2)
         method, target = line.split(b" ", 1)
         own = b"".join(b"\r\n%b: %b" % (name.encode(), value.encode()) for name, value in address.headers.items())
         yield b"%b %b%b\r\nhost: %b\r\n%b: %b%b\r\n%b" % (

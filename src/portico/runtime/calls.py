@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeVar, cast
 
@@ -57,7 +57,7 @@ class Called:
             result = await self._run(args, kwargs)
             kind, payload = Kind.VALUE, codec.dump(result, f"What {self._spec.name} returned")
         except (Exception, SystemExit) as error:
-            kind, payload = Kind.ERROR, self._failure(error)
+            kind, payload = Kind.ERROR, [self._failure(error)]
         headers = [_BEGUN, (b"content-length", b"%d" % size(payload))]
         if kind is Kind.ERROR:
             headers.append((FAILED_HEADER, b"1"))
@@ -85,7 +85,7 @@ class Called:
     async def _iterate(self, message: Message, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [_BEGUN]})
 
-        async def say(kind: Kind, payload: bytes = b"", *, more: bool = True) -> None:
+        async def say(kind: Kind, payload: Sequence[bytes] = (b"",), *, more: bool = True) -> None:
             for piece in frames(kind, payload):
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
 
@@ -94,7 +94,7 @@ class Called:
                 async for value in values:
                     await say(Kind.VALUE, codec.dump(value, f"What {self._spec.name} yielded"))
         except (Exception, SystemExit) as error:
-            await say(Kind.ERROR, self._failure(error))
+            await say(Kind.ERROR, [self._failure(error)])
             await send({"type": "http.response.body", "body": b""})
         else:
             await say(Kind.END, more=False)

@@ -13,7 +13,7 @@ trailer of the HTTP response says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -31,6 +31,7 @@ _CALLS_DOMAIN: Final = ".calls"
 STOPPED_TRAILER: Final = b"x-portico-stopped"  # the code of an error of the model, and its text
 PART_SIZE: Final = 1 << 20  # bytes of payload in one frame, at most
 _HEAD: Final = 5
+_COPIED: Final = 1 << 17  # bytes that are sent in one piece with their head
 
 
 class Kind(IntEnum):
@@ -51,21 +52,28 @@ class Message(NamedTuple):
     payload: bytearray
 
 
-def frames(kind: Kind, payload: bytes = b"") -> Iterator[bytes]:
-    """The frames of one message, each a piece to send."""
-    if len(payload) <= PART_SIZE:
-        yield _head(kind, len(payload)) + payload
+def frames(kind: Kind, payload: Sequence[bytes] = (b"",)) -> Iterator[bytes | memoryview]:
+    """The frames of one message whose payload is in these pieces: what to send, the first of it bytes."""
+    *before, last = payload
+    for piece in before:
+        yield from _frames(Kind.PART, piece)
+    yield from _frames(kind, last)
+
+
+def _frames(kind: Kind, piece: bytes) -> Iterator[bytes | memoryview]:
+    if len(piece) <= _COPIED:
+        yield _head(kind, len(piece)) + piece
         return
-    view = memoryview(payload)
-    last = (len(payload) - 1) // PART_SIZE * PART_SIZE
-    for start in range(0, last, PART_SIZE):
-        yield b"".join((_head(Kind.PART, PART_SIZE), view[start : start + PART_SIZE]))
-    yield b"".join((_head(kind, len(payload) - last), view[last:]))
+    view = memoryview(piece)
+    for start in range(0, len(piece), PART_SIZE):
+        part = view[start : start + PART_SIZE]
+        yield _head(kind if start + PART_SIZE >= len(piece) else Kind.PART, len(part))
+        yield part
 
 
-def size(payload: bytes) -> int:
+def size(payload: Sequence[bytes]) -> int:
     """How many bytes the frames of a message have together."""
-    return len(payload) + _HEAD * max(1, -(-len(payload) // PART_SIZE))
+    return sum(len(piece) + _HEAD * max(1, -(-len(piece) // PART_SIZE)) for piece in payload)
 
 
 def calls_host(host: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from portico.model.errors import DeserializationError, InvalidError, SerializationError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _PLAIN: Final = frozenset([type(None), bool, int, float, str, bytes])
 _FEW: Final = 8
@@ -51,22 +54,35 @@ def load_function(data: bytes) -> Callable[..., Any]:
     return function
 
 
-def dump(value: object, what: str) -> bytes:
-    """The value; SerializationError, which says `what` it is, when it cannot travel."""
+class _Pieces(list[bytes]):
+    """The file that a pickler writes to. It hands over large bytes as they are, and here they stay so."""
+
+    def write(self, data: object) -> None:
+        # whoever owns a buffer that can be written to may do so before it is sent
+        self.append(data if type(data) is bytes else bytes(cast("Buffer", data)))
+
+
+def dump(value: object, what: str) -> Sequence[bytes]:
+    """The value, in pieces: large bytes in it are not copied, for new memory costs more than a way through a socket.
+
+    SerializationError, which says `what` it is, when it cannot travel.
+    """
+    pieces = _Pieces()
     if _is_plain(value):
         import pickle
 
-        return pickle.dumps(value, protocol=5)
+        pickle.Pickler(pieces, 5).dump(value)
+        return pieces
     import cloudpickle
 
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=5)
+        cloudpickle.Pickler(pieces, 5).dump(value)
     except Exception as error:
         raise SerializationError(
             f"{what} cannot be sent: {type(error).__name__}: {error}",
             hint="What a call takes and gives must be picklable: data, not open files, sockets, locks or generators.",
         ) from _cause(error)
-    return data
+    return pieces
 
 
 def _is_plain(value: object, depth: int = 2) -> bool:

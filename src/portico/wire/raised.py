@@ -69,7 +69,7 @@ def _without_ours(shown: TracebackType | None, is_ours: Callable[[str], bool]) -
 
 def _pickled(error: BaseException) -> bytes | None:
     try:
-        data = codec.dump(error, _WHAT)
+        data = b"".join(codec.dump(error, _WHAT))
         pickle.loads(data)  # noqa: S301 - our own bytes: an exception whose __init__ takes more than its args comes to light here
     except (SerializationError, Exception):
         return None

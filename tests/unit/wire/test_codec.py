@@ -47,14 +47,22 @@ def refuse():
 )
 def test_values_come_back_equal_and_of_their_type(value: Any) -> None:
     """Plain ones and others."""
-    back = codec.load(codec.dump(value, "it"), "it")
+    back = codec.load(b"".join(codec.dump(value, "it")), "it")
     assert back == value
     assert type(back) is type(value)
 
 
+def test_what_is_changed_after_it_was_sent_arrives_as_it_was() -> None:
+    """Only bytes that cannot change are left where they are."""
+    value = bytearray(b"x" * 1_000_000)
+    pieces = codec.dump([value], "it")
+    value[:] = b"y" * len(value)
+    assert codec.load(b"".join(pieces), "it") == [b"x" * 1_000_000]
+
+
 def test_subclasses_and_functions_travel_in_arguments() -> None:
     """What only looks plain is not taken for it."""
-    (text, double), _ = codec.load(codec.dump(((Text("a"), lambda x: 2 * x), {}), "it"), "it")
+    (text, double), _ = codec.load(b"".join(codec.dump(((Text("a"), lambda x: 2 * x), {}), "it")), "it")
     assert type(text) is Text
     assert double(4) == 8
 
@@ -63,7 +71,7 @@ def test_a_list_in_itself_travels() -> None:
     """A look at what is in a value ends."""
     ring: list[Any] = []
     ring.append(ring)
-    back = codec.load(codec.dump(((ring,), {}), "it"), "it")[0][0]
+    back = codec.load(b"".join(codec.dump(((ring,), {}), "it")), "it")[0][0]
     assert back[0] is back
 
 
@@ -91,7 +99,7 @@ def test_users_code_that_refuses_to_be_pickled_is_shown():
 
 def test_users_code_that_fails_to_rebuild_is_shown():
     """From its own first line on."""
-    data = codec.dump(Late(), "x")
+    data = b"".join(codec.dump(Late(), "x"))
     with pytest.raises(DeserializationError, match="ValueError: too late") as caught:
         codec.load(data, "What f returned")
     frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
