@@ -107,7 +107,9 @@ class Machine:
         self.home = folder / "home"
         self.port = free_port()
         self.prefix: list[str] = []  # what its commands are run with: for a network of its own
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PORTICO_", "MODAL_"))} | {
+        told = {k: v for k, v in os.environ.items() if not k.startswith(("PORTICO_", "MODAL_"))}
+        told.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile the same again
+        self.env = told | {
             "PORTICO_HOME": str(self.home),
             "PORTICO_CONFIG_PATH": str(folder / "portico.toml"),
             "PORTICO_LISTEN": f"127.0.0.1:{self.port}",
