@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from portico.engines.channel import PacketChannel
 from portico.engines.groups import Groups
@@ -16,11 +19,14 @@ from portico.engines.wires import Wires
 from portico.model.ports import ContainerEvents, ContainerStart, StartFailure
 from portico.wire import container as wire
 
+if TYPE_CHECKING:
+    from portico.engines.forks import ForkServer
+
 
 class Phase(Enum):
     """What a container has come to."""
 
-    QUEUED = auto()  # waits for its template
+    QUEUED = auto()  # waits for what it is forked from
     STARTING = auto()
     READY = auto()
     ENDING = auto()  # failed, told to stop, or killed
@@ -39,8 +45,12 @@ _NEXT: dict[Phase, set[Phase]] = {
 class ProcessContainer:
     """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported.
 
-    folder: its own, which it makes; whoever hears `on_gone` removes it.
+    folder: its own, which it makes; whoever hears `on_gone` removes it. `origin` is what it is forked from; `survivors`
+    are the process ids of containers that a snapshot leaves behind when it ends.
     """
+
+    is_snapshot = False
+    origin: ForkServer
 
     def __init__(
         self,
@@ -51,8 +61,7 @@ class ProcessContainer:
         on_gone: Callable[[ProcessContainer], None],
     ) -> None:
         self.id = start.container_id
-        self.folder = folder
-        self.address = f"{folder}/http"
+        self.move(folder)
         self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
@@ -69,6 +78,16 @@ class ProcessContainer:
 
     def __repr__(self) -> str:
         return f"<ProcessContainer {self.id} {self.start.function.name} {self.phase.name.lower()} pid={self.pid}>"
+
+    def move(self, folder: str) -> None:
+        """Have this folder; before it is started."""
+        self.folder = folder
+        self.address = f"{folder}/http"
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """None: it is no snapshot."""
+        return ()
 
     @property
     def overran(self) -> bool:
@@ -108,9 +127,9 @@ class ProcessContainer:
             self._to(Phase.ENDING)
         self._kill_group()
 
-    # -- what its template says of it ---------------------------------------------------------------------------------
+    # -- what its origin says of it -----------------------------------------------------------------------------------
     def connect(self, wires: Wires) -> None:
-        """The template is about to be asked for it: time counts from now."""
+        """The origin is about to be asked for it: time counts from now."""
         self._to(Phase.STARTING)
         self._lifeline = PacketChannel(wires.lifeline, self._hear)
         self._tether = wires.tether
@@ -148,12 +167,11 @@ class ProcessContainer:
         self._on_gone(self)
         self._events.exited(self, status)
 
-    def adopt(self) -> None:
-        """Its template is gone, and its process is our child now: wait for it ourselves."""
+    def adopt(self, origin: str) -> None:
+        """Its origin is gone: wait for its process ourselves. It is our child now, or the template's."""
         if self.pid is None:
-            cause = "The image's template process ended while the container started."
-            self.fail(StartFailure(cause, killed=True))
-            self.ended("ended with its template")
+            self.fail(StartFailure(f"{origin} ended while the container started.", killed=True))
+            self.ended("ended with what it was to be forked from")
             return
         try:
             self._pidfd = os.pidfd_open(self.pid)
@@ -161,6 +179,19 @@ class ProcessContainer:
             self.ended("exit status unknown")
             return
         self._loop.add_reader(self._pidfd, self._reap)
+
+    def is_ready(self, address: str | None = None) -> None:
+        """It says so; a program of the user's with its own address."""
+        if self.phase is Phase.STARTING:
+            self.address = address or self.address
+            self._to(Phase.READY)
+            self._clear_timer()
+            self._events.ready(self)
+
+    def send(self, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> None:
+        """Say this over its lifeline. The descriptors are closed."""
+        assert self._lifeline is not None, "it is ready"
+        self._lifeline.send(wire.encode(message), descriptors)
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _to(self, phase: Phase) -> None:
@@ -171,11 +202,8 @@ class ProcessContainer:
     def _hear(self, packet: bytes) -> None:
         message = wire.from_container(packet)
         match message:
-            case wire.Ready(address) if self.phase is Phase.STARTING:
-                self.address = address or self.address
-                self._to(Phase.READY)
-                self._clear_timer()
-                self._events.ready(self)
+            case wire.Ready(address):
+                self.is_ready(address)
             case wire.Failed(cause, detail, killed):
                 self.fail(StartFailure(cause, detail, killed))
             case wire.Done(input_id):

@@ -52,6 +52,7 @@ class FakeEngine:
         self.containers: list[FakeContainer] = []  # all that were ever started, in that order
         self.warmed: list[str] = []  # image keys
         self.kept: frozenset[str] = frozenset()
+        self.dismissed: list[str] = []  # snapshots
         self.failing: dict[str, StartFailure] = {}
         self._run_dir = run_dir
         self._handler = handler
@@ -79,6 +80,10 @@ class FakeEngine:
     def keep(self, keys: Collection[str]) -> None:
         """See `model.ports.Engine`."""
         self.kept = frozenset(keys)
+
+    def dismiss(self, snapshot: str) -> None:
+        """See `model.ports.Engine`."""
+        self.dismissed.append(snapshot)
 
     async def close(self) -> None:
         """See `model.ports.Engine`."""

@@ -55,12 +55,19 @@ def container_environment(base: Mapping[str, str], start: ContainerStart) -> dic
 
 
 def launch_document(
-    start: ContainerStart, socket_path: str, view: View, groups: tuple[Group, ...], environment: dict[str, str]
+    start: ContainerStart,
+    socket_path: str,
+    view: View,
+    groups: tuple[Group, ...],
+    environment: dict[str, str],
+    *,
+    snapshot: bool = False,
 ) -> Launch:
     """What a container is told at its start."""
     limited = any("memory" in setting for group in groups for setting in group.settings)
     return Launch(
         container_id=start.container_id,
+        snapshot=snapshot,
         app_id=start.app_id,
         app_name=start.app_name,
         function=start.function,

@@ -1,10 +1,9 @@
-"""Containers as processes of this machine, forked from one template process for each image."""
+"""Containers as processes of this machine, forked from an image's template process or from a function's snapshot."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from portico.engines.container import ProcessContainer
 from portico.engines.groups import Groups
+from portico.engines.snapshot import Snapshot
 from portico.engines.template import Template
 from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, ContainerEvents, ContainerStart, OutputSink, StartFailure
@@ -50,6 +50,9 @@ class ProcessEngine:
         self._current: dict[str, Template] = {}  # image key -> the one that takes new containers
         self._templates: set[Template] = set()  # all of which anything is left
         self._kept: frozenset[str] = frozenset()
+        self._current_snapshots: dict[str, Snapshot] = {}  # by the name that starts have for them
+        self._snapshots: set[Snapshot] = set()  # all of which anything is left
+        self._unfit: set[str] = set()  # names of those that could not be forked
         self._removals: set[asyncio.Future[None]] = set()  # of folders
         self._closed = False
 
@@ -64,11 +67,21 @@ class ProcessEngine:
         except (OSError, StartError) as error:
             container = ProcessContainer(start, folder, self._groups, events, on_gone=lambda container: None)
             asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
-        else:
-            gone = functools.partial(self._forget, template)
-            container = ProcessContainer(start, folder, self._groups, events, on_gone=gone)
+            return container
+        container = ProcessContainer(start, folder, self._groups, events, on_gone=self._forget)
+        if start.snapshot is None or start.snapshot in self._unfit:
             template.fork(container)
+        else:
+            snapshot = self._snapshot(start.snapshot, start, template)
+            container.move(snapshot.next_folder())
+            snapshot.fork(container)
         return container
+
+    def dismiss(self, snapshot: str) -> None:
+        """See `model.ports.Engine`."""
+        self._unfit.discard(snapshot)
+        if (current := self._current_snapshots.get(snapshot)) is not None:
+            current.dismiss()
 
     async def warm(self, image: BuiltImage) -> None:
         """See `model.ports.Engine`. StartError, with what the image's Python said, when that cannot be."""
@@ -81,6 +94,8 @@ class ProcessEngine:
     async def close(self) -> None:
         """See `model.ports.Engine`."""
         self._closed = True
+        for snapshot in list(self._snapshots):
+            snapshot.close()
         for template in list(self._templates):
             template.close()
         await self._finish()
@@ -106,27 +121,67 @@ class ProcessEngine:
                 groups=self._groups,
                 idle_seconds=self._idle_seconds,
                 is_kept=lambda: image.key in self._kept,
-                retired=self._retired,
+                retired=lambda: self._current.pop(image.key),
             )
-            template.finished.add_done_callback(lambda _: self._templates.discard(template))
+            template.ended.add_done_callback(lambda _: self._templates.discard(template))
             self._current[image.key] = template
             self._templates.add(template)
             template.start()
         return template
 
-    def _forget(self, template: Template, container: ProcessContainer) -> None:
+    def _snapshot(self, name: str, start: ContainerStart, template: Template) -> Snapshot:
+        current = self._current_snapshots.get(name)
+        if current is not None and current.fits(start):
+            return current
+        if current is not None:
+            current.dismiss()
+        snapshot = Snapshot(
+            name,
+            start,
+            template,
+            str(self._folder),
+            self._sink,
+            self._groups,
+            place_gone=self._forget_place,
+            retired=lambda: self._current_snapshots.pop(name),
+            unfit=self._does_not_fit,
+        )
+        snapshot.ended.add_done_callback(lambda _: self._finished(snapshot))
+        self._current_snapshots[name] = snapshot
+        self._snapshots.add(snapshot)
+        snapshot.begin()
+        return snapshot
+
+    def _does_not_fit(self, snapshot: Snapshot, waiting: list[ProcessContainer]) -> None:
+        """Its containers are started without it, now and from now on."""
+        self._unfit.add(snapshot.name)
+        template = self._template(snapshot.start.image)
+        for container in waiting:
+            container.move(str(self._folder / container.id))
+            template.fork(container)
+
+    def _forget(self, container: ProcessContainer) -> None:
         self._groups.remove(container.id)
-        gone = f"{container.folder}.gone"
-        with contextlib.suppress(FileNotFoundError):  # it has not come so far as to make it
-            os.rename(container.folder, gone)  # nobody connects from now on
+        self._remove(container.folder)
+        container.origin.forget(container)
+
+    def _forget_place(self, place: ProcessContainer) -> None:
+        """A snapshot's process is gone. Its containers may be there, and their folders are in its own."""
+        self._groups.remove(place.id)
+        place.origin.forget(place)
+
+    def _finished(self, snapshot: Snapshot) -> None:
+        self._snapshots.discard(snapshot)
+        self._remove(snapshot.folder)
+
+    def _remove(self, folder: str) -> None:
+        gone = f"{folder}.gone"
+        with contextlib.suppress(FileNotFoundError):  # it has not come so far as to be made
+            os.rename(folder, gone)  # nobody connects from now on
             removal = asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(gone, ignore_errors=True))
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
-        template.forget(container)
-
-    def _retired(self, template: Template) -> None:
-        del self._current[template.image.key]
 
     async def _finish(self) -> None:
-        if self._templates:
-            await asyncio.wait([template.finished for template in self._templates], timeout=_PATIENCE)
+        if going := [each.ended for each in (*self._snapshots, *self._templates)]:
+            await asyncio.wait(going, timeout=_PATIENCE)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from portico.engines import launch
 from portico.engines.channel import PacketChannel
-from portico.engines.container import Phase, ProcessContainer, describe, was_killed
+from portico.engines.container import ProcessContainer, describe, was_killed
+from portico.engines.forks import ForkServer, State
 from portico.engines.groups import Groups
 from portico.engines.spawn import Output, Spawned, spawn
-from portico.engines.wires import lay
 from portico.model.errors import StartError
 from portico.model.ports import BuiltImage, OutputSink, StartFailure
 from portico.wire import container as wire
@@ -23,20 +22,11 @@ from portico.wire import container as wire
 _log = logging.getLogger("portico.engine")
 
 
-class State(Enum):
-    """What a template has come to."""
-
-    STARTING = auto()
-    WARM = auto()
-    ENDING = auto()  # told to end; takes no more containers
-    GONE = auto()
-
-
-class Template:
-    """Owns the process, and the containers that it has forked or will fork.
+class Template(ForkServer):
+    """Started with the image's Python.
 
     `told` are variables for its environment, `view` is what its containers see of the machine, `groups` has its limits
-    and theirs. `retired` is called when it takes no more containers; `finished` is done when nothing of it is left.
+    and theirs. While `is_kept`, it stays however idle.
     """
 
     def __init__(
@@ -49,21 +39,15 @@ class Template:
         groups: Groups,
         idle_seconds: float,
         is_kept: Callable[[], bool],
-        retired: Callable[[Template], None],
+        retired: Callable[[], object],
     ) -> None:
+        environment = launch.base_environment(image, os.environ) | told
+        super().__init__("The image's template process", sink, groups, environment, retired)
         self.image = image
-        self.state = State.STARTING
-        self._sink = sink
-        self._view = view
-        self._groups = groups
+        self._shown = view
         self._idle_seconds = idle_seconds
         self._is_kept = is_kept
-        self._retired = retired
-        self._loop = asyncio.get_running_loop()
-        self.finished: asyncio.Future[None] = self._loop.create_future()
         self._warmed: asyncio.Future[None] = self._loop.create_future()
-        self._environment = launch.base_environment(image, os.environ) | told
-        self._containers: dict[str, ProcessContainer] = {}
         self._process: Spawned | None = None
         self._channel: PacketChannel | None = None
         self._output: Output | None = None
@@ -83,30 +67,15 @@ class Template:
         await asyncio.shield(self._warmed)
 
     def fork(self, container: ProcessContainer) -> None:
-        """Fork this container, as soon as the process is warm."""
-        self._containers[container.id] = container
+        """See `ForkServer`."""
         self._stop_idling()
-        if self.state is State.WARM:
-            self._request(container)
+        super().fork(container)
 
     def forget(self, container: ProcessContainer) -> None:
-        """It is gone."""
-        del self._containers[container.id]
-        if self._containers:
-            return
-        if self.state is State.ENDING:
-            self._hang_up()
-        elif self.state is State.WARM:
+        """See `ForkServer`."""
+        super().forget(container)
+        if not self._containers and self.state is State.WARM:
             self._idle()
-        self._check_finished()
-
-    def close(self) -> None:
-        """Kill its containers, then end it."""
-        self._retire()
-        for container in list(self._containers.values()):
-            container.kill()
-        if not self._containers:
-            self._hang_up()
 
     def kill(self) -> None:
         """End the process now. Containers live on."""
@@ -116,7 +85,7 @@ class Template:
     # -- the process --------------------------------------------------------------------------------------------------
     def _spawn(self, command: list[str]) -> Spawned:
         """In a thread."""
-        spawned = spawn(command, self._environment)
+        spawned = spawn(command, self.environment)
         self._groups.admit(f"template-{spawned.process.pid}", spawned.process.pid)
         return spawned
 
@@ -134,47 +103,24 @@ class Template:
             self.kill()
 
     def _hear(self, packet: bytes) -> None:
-        match wire.from_template(packet):
-            case wire.Warmed(obstacle):
-                if obstacle:
-                    _log.warning("containers are not isolated from each other: %s", os.strerror(obstacle))
-                self._is_warm()
-            case wire.Forked(container_id, pid):
-                if container := self._containers.get(container_id):
-                    container.forked(pid)
-            case wire.Refused(container_id, reason):
-                if container := self._containers.get(container_id):
-                    container.fail(StartFailure(f"The system gave the container no process: {reason}"))
-                    container.ended("never started")
-            case wire.Reaped(container_id, _, status):
-                if container := self._containers.get(container_id):
-                    container.ended(describe(status), killed=was_killed(status))
+        message = wire.from_template(packet)
+        if isinstance(message, wire.Warmed):
+            if message.obstacle:
+                _log.warning("containers are not isolated from each other: %s", os.strerror(message.obstacle))
+            self._is_warm()
+            return
+        container = self._containers.get(message.container_id)
+        self._answered(message)
+        if isinstance(message, wire.Reaped) and message.snapshot:
+            self._send(wire.Spare(message.container_id, container.survivors if container is not None else ()))
 
     def _is_warm(self) -> None:
         if self.state is not State.STARTING:
             return
-        self.state = State.WARM
+        super()._is_warm()
         self._warmed.set_result(None)
-        for container in list(self._containers.values()):
-            if container.phase is Phase.QUEUED:
-                self._request(container)
         if not self._containers:
             self._idle()
-
-    def _request(self, container: ProcessContainer) -> None:
-        assert self._channel is not None
-        start = container.start
-        environment = launch.container_environment(self._environment, start)
-        try:
-            view = msgspec.structs.replace(self._view, folder=container.folder)
-            groups = self._groups.of_container(container.id, start.function.resources)
-            wires = lay(wire.encode(launch.launch_document(start, container.address, view, groups, environment)))
-        except OSError as error:
-            container.fail(StartFailure(f"The server has no descriptor or memory for the container: {error}"))
-            return
-        self._sink.attach(start, wires.stdout, wires.stderr)
-        container.connect(wires)
-        self._channel.send(wire.encode(wire.Fork(container.id)), wires.container)
 
     def _exited(self) -> None:
         assert self._process is not None
@@ -195,34 +141,32 @@ class Template:
         self._lost(StartFailure(cause, "\n".join(lines), was_killed(wait_status)))
 
     def _lost(self, failure: StartFailure) -> None:
-        """There is no process any more."""
-        self._retire()
-        self.state = State.GONE
         if not self._warmed.done():
             self._warmed.set_exception(StartError(failure.cause, detail=failure.detail))
             self._warmed.exception()  # nobody has to be waiting for it
-        for container in list(self._containers.values()):
-            if container.phase is Phase.QUEUED:
-                container.fail(failure)
-            else:
-                container.adopt()
-        self._check_finished()
+        super()._lost(failure)
+
+    def _send(self, message: wire.Fork | wire.Spare, descriptors: Sequence[int] = ()) -> None:
+        assert self._channel is not None
+        self._channel.send(wire.encode(message), descriptors)
+
+    def _view(self, container: ProcessContainer) -> wire.View:
+        return msgspec.structs.replace(self._shown, folder=container.folder)
 
     # -- its end ------------------------------------------------------------------------------------------------------
     def _retire(self) -> None:
         self._stop_idling()
-        if self.state in (State.STARTING, State.WARM):
-            self.state = State.ENDING
-            self._retired(self)
+        super()._retire()
 
     def _hang_up(self) -> None:
-        """Let the process end: it does so when its socket closes, once it is warm."""
+        """The process ends when its socket closes, once it is warm."""
         if self._channel is not None:
             self._channel.close()
         if not self._warmed.done():
             self.kill()
 
     def _idle(self) -> None:
+        self._stop_idling()
         self._idle_timer = self._loop.call_later(self._idle_seconds, self._idled)
 
     def _idled(self) -> None:
@@ -236,8 +180,6 @@ class Template:
             self._idle_timer.cancel()
             self._idle_timer = None
 
-    def _check_finished(self) -> None:
-        if self.state is State.GONE and not self._containers and not self.finished.done():
-            if self._process is not None:
-                self._groups.remove(f"template-{self._process.process.pid}")
-            self.finished.set_result(None)
+    def _clean_up(self) -> None:
+        if self._process is not None:
+            self._groups.remove(f"template-{self._process.process.pid}")

@@ -50,6 +50,7 @@ class ContainerStart:
     bundle_dir: Path  # the user's files, read-only
     urls: dict[str, str] = field(default_factory=dict)  # function name -> URL, of this app
     parameters: str | None = ""  # the canonical text of a class's parameters; None: only see whether it loads
+    snapshot: str | None = None  # what it is forked from, with all that have the same here; None: the template
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,11 @@ class Engine(Protocol):
     def keep(self, keys: Collection[str]) -> None:
         """Templates of these image keys stay, however idle; those of others go when nobody has used them for long."""
 
+    def dismiss(self, snapshot: str) -> None:
+        """No start will ask for this snapshot any more: it ends with its last container."""
+
     async def close(self) -> None:
-        """End all containers and templates; returns when no process is left."""
+        """End all containers, snapshots and templates; returns when no process is left."""
 
 
 class OutputSink(Protocol):

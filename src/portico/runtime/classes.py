@@ -14,13 +14,14 @@ from portico.model.spec import FunctionSpec
 from portico.runtime import web
 from portico.runtime.asgi import App, Receive, Scope, Send
 from portico.runtime.guard import Explain
-from portico.sdk.classes import Definition
+from portico.sdk.classes import Definition, Instance
 
 
 class Service:
     """The user's side of a container. Making one runs what is to happen before the first input, on `loop`.
 
     text: the canonical values of a class's parameters; None: there is nothing to run, the class only was to load.
+    instance: the object, where a snapshot has it already.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Service:
         *,
         app_name: str,
         loop: asyncio.AbstractEventLoop,
+        instance: Instance | None = None,
     ) -> None:
         self.endpoints: dict[str, web.Endpoint] = {}  # by the method's name; "" for a function
         self._exits: list[Callable[[], Any]] = []
@@ -44,7 +46,7 @@ class Service:
         definition = Definition(spec, raw, app_name=app_name)
         if text is None:
             return
-        instance = definition.instance(text)
+        instance = instance or definition.instance(text)
         # Between its coroutines the loop stands still, so that plain methods may block, and run loops of their own.
         instance.enter(loop.run_until_complete)
         self._exits = instance.exits

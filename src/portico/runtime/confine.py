@@ -5,7 +5,7 @@ files and root folder, although they may be the same user's. A mount namespace i
 Then the container gives up the rights that could undo it. The user's identity, and what it
 may do with files that are not covered, stay as they are.
 
-The template answers for the part that a process cannot do for itself: `Gate`.
+The fork server answers for the part that a process cannot do for itself: `Gate`.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _DROP_BOUND: Final = 24  # PR_CAPBSET_DROP
 _CAPABILITIES_3: Final = 0x20080522
 # What root keeps of its rights, in its own namespace: over files, identities and processes below it; none over mounts.
 _KEPT: Final = frozenset([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18, 19, 23, 24, 27, 29, 31])
-_PATIENCE: Final = 10.0  # seconds that a template waits for a fork, whatever holds that up
+_PATIENCE: Final = 10.0  # seconds that a fork server waits for a fork, whatever holds that up
 _MOST: Final = 64  # capabilities that there may ever be
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Gate:
-    """Where a fork waits for its template to say who is who in the fork's new user namespace."""
+    """Where a fork waits for its fork server to say who is who in the fork's new user namespace."""
 
     def __init__(self) -> None:
-        self._template, self._fork = socket.socketpair()
-        self._template.settimeout(_PATIENCE)
+        self._server, self._fork = socket.socketpair()
+        self._server.settimeout(_PATIENCE)
 
     def open(self, pid: int) -> None:
-        """In the template: let this fork pass, when it has come to it. One that has ended is of no concern here."""
+        """In the fork server: let this fork pass, when it has come to it. One that has ended is of no concern here."""
         self._fork.close()
-        with self._template, contextlib.suppress(OSError):
-            if self._template.recv(1):
+        with self._server, contextlib.suppress(OSError):
+            if self._server.recv(1):
                 _map_identities(pid)
-                self._template.send(b"!")
+                self._server.send(b"!")
 
     def enter(self) -> None:
-        """In the fork: let go of the template's descriptor, so that its end is noticed."""
-        self._template.close()
+        """In the fork: let go of the fork server's descriptor, so that its end is noticed."""
+        self._server.close()
 
     def fileno(self) -> int:
         """The fork's descriptor."""
@@ -134,6 +134,8 @@ def _cover(view: View) -> None:
             else:
                 os.makedirs(path, exist_ok=True)  # it is gone when it was in another one
                 _mount("tmpfs", path, "tmpfs", _NO_SUID | _NO_DEVICES, "size=1m,mode=700")
+    if view.temporary:
+        _put_back(os.path.realpath(view.temporary), os.path.join(view.folder, "tmp"))
     for path in filter(os.path.exists, view.blank):
         _mount("/dev/null", os.path.realpath(path), None, _BIND)
 

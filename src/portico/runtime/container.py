@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import faulthandler
+import functools
 import gc
 import os
 import sys
@@ -12,7 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -20,9 +21,11 @@ from portico.client import loops
 from portico.model.errors import Error, InvalidError
 from portico.model.sizes import parse_size
 from portico.model.spec import WebSpec
-from portico.runtime import confine, isolate, limits, loader, plain, program, serve, threads
+from portico.runtime import confine, isolate, limits, loader, plain, program, serve, snapshot, threads
 from portico.runtime.classes import Service
+from portico.runtime.forkserver import Descriptors, ForkServer
 from portico.runtime.lifeline import Lifeline
+from portico.runtime.snapshot import Prepared
 from portico.sdk import context
 from portico.wire import container as wire
 from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
@@ -30,29 +33,51 @@ from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
 _START_FAILED = 1  # exit status
 
 
-class Descriptors(NamedTuple):
-    """What a fork request brings, in this order."""
-
-    lifeline: int
-    tether: int
-    stdout: int
-    stderr: int
-    launch: int
-
-
 def main(descriptors: Descriptors, gate: confine.Gate | None, programs: list[str]) -> NoReturn:
-    """Run as the child of a fork; never returns to the template's code. Without a gate it sees the machine as it is.
+    """Run as a fork of the template; never returns to its code. Without a gate it sees the machine as it is.
 
     programs: the folders that the interpreter and its modules are in.
     """
+
+    def live() -> int:
+        isolate.default_signals()
+        launch, lifeline = _detach(descriptors, gate)
+        isolate.write_line_by_line()
+        isolate.replace_environment(launch.env)
+        faulthandler.enable()
+        view = msgspec.structs.replace(launch.view, shown=(launch.bundle_dir, *launch.view.shown, *programs))
+        temporary = _confine(launch, view, lifeline, gate)
+        if temporary is None:
+            return _START_FAILED
+        os.environ.setdefault("TMPDIR", temporary)
+        tempfile.tempdir = None  # the template may have looked for one already
+        if launch.snapshot:
+            return _hold(launch, lifeline, isolated=gate is not None, own=(descriptors.tether,))
+        return _live(launch, lifeline)
+
+    _run(live)
+
+
+def resume(descriptors: Descriptors, gate: confine.Gate | None, prepared: Prepared) -> NoReturn:
+    """Run as a fork of a snapshot, where it has stopped; never returns to its code."""
+
+    def live() -> int:
+        launch, lifeline = _detach(descriptors, gate)
+        folder = os.getcwd()
+        temporary = _confine(launch, launch.view, lifeline, gate)
+        if temporary is None:
+            return _START_FAILED
+        os.chdir(folder)
+        prepared.make_own(launch, temporary, isolated=gate is not None)
+        return _live(launch, lifeline, prepared)
+
+    _run(live)
+
+
+def _run(live: Callable[[], int]) -> NoReturn:
     status = _START_FAILED
     try:
-        if gate is not None:
-            gate.enter()
-        launch = _detach(descriptors, gate)
-        lifeline = Lifeline(descriptors.lifeline)
-        if _confine(launch, lifeline, gate, programs):
-            status = _live(launch, lifeline)
+        status = live()
         atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
@@ -61,47 +86,65 @@ def main(descriptors: Descriptors, gate: confine.Gate | None, programs: list[str
         os._exit(status)
 
 
-def _detach(descriptors: Descriptors, gate: confine.Gate | None) -> wire.Launch:
-    """Become a process of its own; what it should run."""
-    isolate.default_signals()
+def _detach(descriptors: Descriptors, gate: confine.Gate | None) -> tuple[wire.Launch, Lifeline]:
+    """Become a process of its own; what it should run, and whom it tells."""
+    if gate is not None:
+        gate.enter()
     os.setsid()
     isolate.become_reaper()  # whatever daemons the user's code makes, they stay ours, and go with us
     isolate.tether(descriptors.tether)
     isolate.redirect(descriptors.stdout, descriptors.stderr)
-    launch = wire.launch(_read_all(descriptors.launch))
-    isolate.replace_environment(launch.env)
-    faulthandler.enable()
-    return launch
+    return wire.launch(_read_all(descriptors.launch)), Lifeline(descriptors.lifeline)
 
 
-def _confine(launch: wire.Launch, lifeline: Lifeline, gate: confine.Gate | None, programs: list[str]) -> bool:
-    """Give it its limits, a folder of its own and a view of its own; whether it has them."""
+def _confine(launch: wire.Launch, view: wire.View, lifeline: Lifeline, gate: confine.Gate | None) -> str | None:
+    """Give it its limits, a folder of its own and a view of its own; where its temporary files go, if that works."""
     try:
         limits.join(launch.groups)
         limits.limit_files()
         if launch.data_limit is not None:
             limits.limit_data(launch.data_limit)
-        temporary = isolate.make_folders(launch.view.folder)
+        temporary = isolate.make_folders(view.folder)
         if gate is not None:
-            shown = (launch.bundle_dir, *launch.view.shown, *programs)
-            confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate)
+            if view.temporary:
+                isolate.copy_files(view.temporary, temporary)
+            confine.confine(view, gate)
             limits.limit_processes()
     except OSError as error:
-        gone = isinstance(error, ConnectionError)  # the template, at the other end of the gate
+        gone = isinstance(error, ConnectionError)  # the fork server, at the other end of the gate
         lifeline.fail(f"The container could not be isolated: {error}", traceback.format_exc(), killed=gone)
-        return False
-    os.environ.setdefault("TMPDIR", temporary)
-    tempfile.tempdir = None  # the template may have looked for one already
-    return True
+        return None
+    return temporary
 
 
-def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
+def _hold(launch: wire.Launch, lifeline: Lifeline, *, isolated: bool, own: tuple[int, ...]) -> int:
+    """Load the user's code, stop there, and be forked until the server is gone; the exit status."""
+    try:
+        prepared = snapshot.prepare(launch, _load(launch))
+        if (obstacle := snapshot.obstacle()) is not None:
+            sys.stderr.write(f"enable_memory_snapshot= has no effect on {launch.function.name}: {obstacle}\n")
+            lifeline.send(wire.Unfit())
+            return 0
+    except BaseException as error:
+        _flush()
+        lifeline.fail(*_explain(error))
+        return _START_FAILED
+    _flush()  # or each fork would say it
+    isolate.give_way()
+    gc.collect()
+    gc.freeze()
+    begin = functools.partial(resume, prepared=prepared)
+    ForkServer(lifeline.channel, begin, isolated=isolated, own=own).run(wire.Ready())
+    os._exit(0)  # what the user's code wants to do at its exit, its containers have done
+
+
+def _live(launch: wire.Launch, lifeline: Lifeline, prepared: Prepared | None = None) -> int:
     """Load the user's code, serve it, and end; the exit status."""
     web_spec = launch.function.program
     try:
         if web_spec is not None and launch.parameters is not None:
             return _keep(launch, lifeline, web_spec)
-        service = _service(launch)
+        service = _service(launch, prepared)
         service.loop.run_until_complete(_serve(launch, lifeline, service))
         service.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
@@ -125,11 +168,11 @@ def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
     return status
 
 
-def _service(launch: wire.Launch) -> Service:
-    raw = _load(launch)
+def _service(launch: wire.Launch, prepared: Prepared | None = None) -> Service:
+    raw, instance = (_load(launch), None) if prepared is None else (prepared.raw, prepared.instance)
     loop = loops.new_loop()
     asyncio.set_event_loop(loop)
-    return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop)
+    return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop, instance=instance)
 
 
 def _load(launch: wire.Launch) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What turns a fork of the template into a process of its own: session, descriptors, environment, limits, signals."""
+"""What turns a fork into a process of its own: session, descriptors, environment, limits, signals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -56,10 +57,14 @@ def tether(descriptor: int) -> None:
 
 
 def redirect(stdout: int, stderr: int) -> None:
-    """Make these the standard output and error, written line by line; they themselves are closed."""
+    """Make these the standard output and error; they themselves are closed."""
     for descriptor, standard in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, standard)
         os.close(descriptor)
+
+
+def write_line_by_line() -> None:
+    """Have each line that is printed leave at once."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the interpreter made it a TextIOWrapper
 
 
@@ -76,6 +81,12 @@ def replace_environment(variables: dict[str, str]) -> None:
     os.environ.update(variables)
     if "TZ" in variables:
         time.tzset()
+
+
+def copy_files(source: str, target: str) -> None:
+    """Copy what is in one folder into another one, as far as it can be copied: sockets cannot."""
+    with contextlib.suppress(shutil.Error):  # it goes on after each
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 def make_folders(folder: str) -> str:

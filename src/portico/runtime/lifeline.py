@@ -22,6 +22,11 @@ class Lifeline:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
 
+    @property
+    def channel(self) -> socket.socket:
+        """Of a snapshot, which is asked for forks over it."""
+        return self._socket
+
     def send(self, message: msgspec.Struct) -> None:
         """Say this. Waits while the server has very many packets unread, and says nothing to one that is gone."""
         try:

@@ -101,7 +101,7 @@ class Instance:
 
     def __init__(self, definition: Definition, values: Mapping[str, object], text: str) -> None:
         self._definition = definition
-        self._entered = False
+        self._run: set[Lifecycle] = set()  # what has been
         self.object: Any = object.__new__(definition.raw)
         self.object.__dict__.update(values)
         self.object.__dict__[METHODS] = Methods(definition, text, lambda: self, within=True)
@@ -110,6 +110,13 @@ class Instance:
         """The user's own method of the object."""
         bound: Callable[..., Any] = self._definition.partials[method].raw.__get__(self.object)
         return bound
+
+    def enter_snap(self, run: Callable[[Coroutine[Any, Any, Any]], object]) -> None:
+        """What of that is to happen before a snapshot is made; it does not happen again."""
+        for method in self._once(Lifecycle.ENTER_SNAP):
+            result = method()
+            if inspect.iscoroutine(result):
+                run(result)
 
     def enter(self, run: Callable[[Coroutine[Any, Any, Any]], object]) -> None:
         """What is to happen once before the first input; `run` runs coroutines."""
@@ -131,10 +138,13 @@ class Instance:
         return self._lifecycle(Lifecycle.EXIT)
 
     def _begin(self) -> list[Callable[[], Any]]:
-        if self._entered:
+        return [*self._once(Lifecycle.ENTER_SNAP), *self._once(Lifecycle.ENTER)]
+
+    def _once(self, when: Lifecycle) -> list[Callable[[], Any]]:
+        if when in self._run:
             return []
-        self._entered = True
-        return [*self._lifecycle(Lifecycle.ENTER_SNAP), *self._lifecycle(Lifecycle.ENTER)]
+        self._run.add(when)
+        return self._lifecycle(when)
 
     def _lifecycle(self, when: Lifecycle) -> list[Callable[[], Any]]:
         return [self.bound(name) for name, partial in self._definition.partials.items() if partial.lifecycle is when]

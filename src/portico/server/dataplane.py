@@ -218,6 +218,7 @@ class DataPlane:
         self._expected: dict[str, Expected] = {}  # by app id
         self._background: set[asyncio.Task[None]] = set()
         self._leaving: dict[asyncio.Task[None], Supervisor | Pools] = {}  # replaced, or of apps that have ended
+        self._snapshots: dict[Supervisor | Pools, str] = {}  # what their containers are forked from
         self._gates: dict[str, Gate] | None = {}
         self._proving = asyncio.Semaphore(PROOFS_AT_ONCE)
         self._committing = asyncio.Lock()  # from the look at the labels to the switch that takes them
@@ -486,6 +487,8 @@ class DataPlane:
         """End what runs of it, and return when that has gone. Requests that may be repeated wait for what comes."""
         ending = [endpoint.cut() for endpoint in app.endpoints.values()]
         for supervisor in ending:
+            self._dismiss_snapshot(supervisor)
+        for supervisor in ending:
             supervisor.finish(CUT_GRACE)
         for supervisor in ending:
             await supervisor.gone()
@@ -508,11 +511,21 @@ class DataPlane:
             self._let_go(supervisor)
 
     def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor | Pools:
+        snapshot = f"{release.app_id}-{secrets.token_hex(8)}" if _may_have_snapshot(function) else None
+        supervisor: Supervisor | Pools
         if function.cls is not None and function.cls.parameters:
-            return Pools(function, lambda text: self._supervisor(release, function, text), self._limits.queue)
-        return self._supervisor(release, function, "")
+            supervisor = Pools(
+                function, lambda text: self._supervisor(release, function, text, snapshot), self._limits.queue
+            )
+        else:
+            supervisor = self._supervisor(release, function, "", snapshot)
+        if snapshot is not None:
+            self._snapshots[supervisor] = snapshot
+        return supervisor
 
-    def _supervisor(self, release: Release, function: FunctionSpec, parameters: str | None) -> Supervisor:
+    def _supervisor(
+        self, release: Release, function: FunctionSpec, parameters: str | None, snapshot: str | None
+    ) -> Supervisor:
         def make_start() -> ContainerStart:
             return ContainerStart(
                 container_id=f"ct-{secrets.token_hex(8)}",
@@ -527,6 +540,7 @@ class DataPlane:
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
                 parameters=parameters,
+                snapshot=snapshot,
             )
 
         def notify(container_id: str, text: str) -> None:
@@ -641,15 +655,25 @@ class DataPlane:
             log.warning("no template for the image %s: %s", image.key[:12], error)
 
     def _let_go(self, supervisor: Supervisor | Pools) -> None:
-        """Keep a replaced version until its last container is gone."""
+        """Keep a replaced version, which drains, until its last container is gone."""
+        self._dismiss_snapshot(supervisor)
         task = self._loop.create_task(supervisor.gone(), name=repr(supervisor))
         self._leaving[task] = supervisor
         task.add_done_callback(self._leaving.pop)
+
+    def _dismiss_snapshot(self, supervisor: Supervisor | Pools) -> None:
+        if (snapshot := self._snapshots.pop(supervisor, None)) is not None:
+            self._engine.dismiss(snapshot)
 
 
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _may_have_snapshot(function: FunctionSpec) -> bool:
+    """Not a program of the user's: what starts it has to run below what watches its ports."""
+    return function.enable_memory_snapshot and function.program is None
 
 
 def _is_address(host: str) -> bool:

@@ -557,13 +557,11 @@ def without_effect(spec: AppSpec) -> list[str]:
 
     reserved = [f.name for f in spec.functions if f.resources.cpu is not None or f.resources.memory is not None]
     limited = [f.name for f in spec.functions if f.resources.cpu_limit is not None]
-    snapshots = [f.name for f in spec.functions if f.enable_memory_snapshot]
+    snapshots = [f.name for f in spec.functions if f.enable_memory_snapshot and f.program is not None]
     return [
         *said(reserved, "cpu= and memory= reserve nothing on one machine; a memory limit (the second number) holds."),
         *said(limited, "a limit on cpu= holds where control groups can be made: see `portico doctor`."),
-        *said(
-            snapshots, "enable_memory_snapshot= has no effect yet; containers are forked from a warm process anyway."
-        ),
+        *said(snapshots, "enable_memory_snapshot= has no effect on a web_server; its program starts anew each time."),
     ]
 
 

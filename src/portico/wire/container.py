@@ -1,7 +1,9 @@
-"""What the server, a template process and a container say to each other.
+"""What the server, the processes that containers are forked from, and the containers say to each other.
 
-All three speak over SOCK_SEQPACKET socket pairs: one packet is one message, so there is no framing to get wrong.
-A packet has at most `MAX_PACKET` bytes. The end of the stream means that the other side is gone.
+These processes are *fork servers*: an image's template, and the snapshot of a function, which is itself a fork of the
+template and speaks over its lifeline. All speak over SOCK_SEQPACKET socket pairs: one packet is one message, so there
+is no framing to get wrong. A packet has at most `MAX_PACKET` bytes. The end of the stream means that the other side is
+gone.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     hidden: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     blank: tuple[str, ...] = ()
+    temporary: str = ""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -42,6 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Server -> container, as JSON in a memory file handed over with the fork request: any size, on no disk."""
 
     container_id: str
+    snapshot: bool = False  # load the user's code, serve nothing, be forked
     app_id: str
     app_name: str
     function: FunctionSpec
@@ -60,15 +64,26 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         return f"Launch({self.container_id})"  # the rest has secrets in it
 
 
-# -- server <-> template -----------------------------------------------------------------------------------------
+# -- server <-> fork server --------------------------------------------------------------------------------------
 class Fork(msgspec.Struct, frozen=True, tag="fork"):
-    """Server -> template, with five descriptors: the lifeline's far end, the tether, stdout, stderr, the Launch file.
+    """Server -> fork server, with five descriptors: lifeline's far end, tether, stdout, stderr, and the Launch file.
 
     The tether is the read end of a pipe that only the server can write to, and never does: the kernel kills the
-    container's process group when the other end closes.
+    container's process group when the other end closes. snapshot: what is forked is one.
     """
 
     container_id: str
+    snapshot: bool = False
+
+
+class Spare(msgspec.Struct, frozen=True, tag="spare"):
+    """Server -> template, in answer to `Reaped` of a snapshot: these are containers that it has left behind.
+
+    Until this comes, the template reaps nothing: no process id of theirs can become another process's.
+    """
+
+    snapshot_id: str
+    pids: tuple[int, ...]
 
 
 class Warmed(msgspec.Struct, frozen=True, tag="warmed"):
@@ -81,25 +96,30 @@ class Warmed(msgspec.Struct, frozen=True, tag="warmed"):
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):
-    """Template -> server: the container's process is there."""
+    """Fork server -> server: the container's process is there."""
 
     container_id: str
     pid: int
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """Template -> server: the system gave it no process for the container."""
+    """Fork server -> server: the system gave it no process for the container."""
 
     container_id: str
     reason: str
 
 
 class Reaped(msgspec.Struct, frozen=True, tag="reaped"):
-    """Template -> server: the container's process has ended; `status` as of waitpid."""
+    """Fork server -> server: the container's process has ended; `status` as of waitpid. snapshot: it was one."""
 
     container_id: str
     pid: int
     status: int
+    snapshot: bool = False
+
+
+class Unfit(msgspec.Struct, frozen=True, tag="unfit"):
+    """Snapshot -> server: it cannot be forked. Its containers have to do without it."""
 
 
 # -- server <-> container, over its lifeline ---------------------------------------------------------------------
@@ -127,7 +147,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Container -> server: it listens on its socket, or on this "host:port"."""
+    """Container -> server: it listens on its socket, or on this "host:port". A snapshot: it can be forked."""
 
     address: str | None = None
 
@@ -153,10 +173,13 @@ _encode = msgspec.json.Encoder().encode
 _from_template: msgspec.json.Decoder[Warmed | Forked | Refused | Reaped] = msgspec.json.Decoder(
     Warmed | Forked | Refused | Reaped
 )
+_from_snapshot: msgspec.json.Decoder[Ready | Failed | Unfit | Forked | Refused | Reaped] = msgspec.json.Decoder(
+    Ready | Failed | Unfit | Forked | Refused | Reaped
+)
 _from_container: msgspec.json.Decoder[Ready | Failed | Done] = msgspec.json.Decoder(Ready | Failed | Done)
 _to_container: msgspec.json.Decoder[Cancel | HandOver | Stop] = msgspec.json.Decoder(Cancel | HandOver | Stop)
 _launch = msgspec.json.Decoder(Launch)
-_fork = msgspec.json.Decoder(Fork)
+_to_fork_server: msgspec.json.Decoder[Fork | Spare] = msgspec.json.Decoder(Fork | Spare)
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -169,6 +192,11 @@ def from_template(packet: bytes) -> Warmed | Forked | Refused | Reaped:
     return _from_template.decode(packet)
 
 
+def from_snapshot(packet: bytes) -> Ready | Failed | Unfit | Forked | Refused | Reaped:
+    """What a snapshot said over its lifeline."""
+    return _from_snapshot.decode(packet)
+
+
 def from_container(packet: bytes) -> Ready | Failed | Done:
     """What a container said."""
     return _from_container.decode(packet)
@@ -179,9 +207,9 @@ def to_container(packet: bytes) -> Cancel | HandOver | Stop:
     return _to_container.decode(packet)
 
 
-def to_template(packet: bytes) -> Fork:
-    """What the server said to a template."""
-    return _fork.decode(packet)
+def to_fork_server(packet: bytes) -> Fork | Spare:
+    """What the server said to a template or a snapshot."""
+    return _to_fork_server.decode(packet)
 
 
 def launch(data: bytes) -> Launch:
