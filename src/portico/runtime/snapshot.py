@@ -32,8 +32,8 @@ class Prepared:
     def make_own(self, launch: wire.Launch, temporary: str, *, isolated: bool) -> None:
         """In a fork: what may not be the same in two containers. What the user's code has set in `os.environ` stays."""
         os.environ.update({k: v for k, v in launch.env.items() if self.launch.env.get(k) != v})
-        if not isolated and os.environ.get("TMPDIR") == os.path.join(self.launch.view.folder, "tmp"):
-            os.environ["TMPDIR"] = temporary
+        if not isolated and "TMPDIR" not in launch.env:  # else it has its own in the snapshot's place
+            os.environ.update(TMPDIR=temporary)
             tempfile.tempdir = None
         # Python's own generator has done so by itself, at the fork; OpenSSL's too
         if (numpy_random := sys.modules.get("numpy.random")) is not None:

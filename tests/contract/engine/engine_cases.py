@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import secrets
 import sys
 import sysconfig
@@ -277,6 +278,18 @@ class Sink:
     async def line(self, container: Container, prefix: str) -> str:
         """The first line that begins so, when it has come."""
         return await asyncio.to_thread(self._wait, container.id, prefix)
+
+    async def said(self, container_id: str, pattern: str) -> None:
+        """Returns when a container has printed a line in which this pattern is found."""
+
+        def found() -> bool:
+            return any(re.search(pattern, line) for line in self._lines[container_id])
+
+        def wait() -> None:
+            with self._news:
+                assert self._news.wait_for(found, PATIENCE), self._lines
+
+        await asyncio.to_thread(wait)
 
     def lines(self, container: Container) -> list[str]:
         return list(self._lines[container.id])
