@@ -21,7 +21,7 @@ class Service:
     """The user's side of a container. Making one runs what is to happen before the first input, on `loop`.
 
     text: the canonical values of a class's parameters; None: there is nothing to run, the class only was to load.
-    instance: the object, where a snapshot has it already.
+    endpoint, instance: the app of a function, and the object of a class, where a snapshot has made them.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Service:
         *,
         app_name: str,
         loop: asyncio.AbstractEventLoop,
+        endpoint: web.Endpoint | None = None,
         instance: Instance | None = None,
     ) -> None:
         self.endpoints: dict[str, web.Endpoint] = {}  # by the method's name; "" for a function
@@ -40,7 +41,7 @@ class Service:
         self.start: Callable[[], Any] = raw  # for a `web_server`: starts the program
         if spec.cls is None:
             if spec.program is None:
-                self.endpoints[""] = web.build(spec, raw)
+                self.endpoints[""] = endpoint or web.build(spec, raw)
             return
         assert isinstance(raw, type), "a class's specification was made of a class"
         definition = Definition(spec, raw, app_name=app_name)

@@ -169,10 +169,18 @@ def _keep(launch: wire.Launch, lifeline: Lifeline, web_spec: WebSpec) -> int:
 
 
 def _service(launch: wire.Launch, prepared: Prepared | None = None) -> Service:
-    raw, instance = (_load(launch), None) if prepared is None else (prepared.raw, prepared.instance)
+    prepared = prepared or Prepared(launch, _load(launch))
     loop = loops.new_loop()
     asyncio.set_event_loop(loop)
-    return Service(launch.function, raw, launch.parameters, app_name=launch.app_name, loop=loop, instance=instance)
+    return Service(
+        launch.function,
+        prepared.raw,
+        launch.parameters,
+        app_name=launch.app_name,
+        loop=loop,
+        endpoint=prepared.endpoint,
+        instance=prepared.instance,
+    )
 
 
 def _load(launch: wire.Launch) -> Callable[..., Any]:

@@ -85,6 +85,8 @@ def replace_environment(variables: dict[str, str]) -> None:
 
 def copy_files(source: str, target: str) -> None:
     """Copy what is in one folder into another one, as far as it can be copied: sockets cannot."""
+    if not os.listdir(source):
+        return
     with contextlib.suppress(shutil.Error):  # it goes on after each
         shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 

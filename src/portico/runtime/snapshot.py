@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from portico.client import loops
+from portico.runtime import web
 from portico.runtime.forkserver import children_of_this_thread
+from portico.runtime.web import Endpoint
 from portico.sdk.classes import Definition, Instance
 from portico.wire import container as wire
 
@@ -23,11 +25,15 @@ _PATIENCE: Final = 0.1  # seconds that threads which have ended may take to vani
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A function, or a class and its object, as far as all containers may share it. launch: the snapshot's own."""
+    """A function and its app, or a class and its object, as far as all containers may share it.
+
+    launch: the snapshot's own.
+    """
 
     launch: wire.Launch
     raw: Callable[..., Any]
-    instance: Instance | None
+    endpoint: Endpoint | None = None
+    instance: Instance | None = None
 
     def make_own(self, launch: wire.Launch, temporary: str, *, isolated: bool) -> None:
         """In a fork: what may not be the same in two containers. What the user's code has set in `os.environ` stays."""
@@ -42,13 +48,16 @@ class Prepared:
 
 def prepare(launch: wire.Launch, raw: Callable[..., Any]) -> Prepared:
     """Do what is to happen before the snapshot: `enter(snap=True)`. Objects with parameters are made in containers."""
-    if launch.function.cls is None or launch.parameters is None:
-        return Prepared(launch, raw, None)
+    if launch.function.cls is None:
+        endpoint = None if web.calls_function(launch.function) else web.build(launch.function, raw)
+        return Prepared(launch, raw, endpoint=endpoint)
+    if launch.parameters is None:
+        return Prepared(launch, raw)
     assert isinstance(raw, type), "a class's specification was made of a class"
     instance = Definition(launch.function, raw, app_name=launch.app_name).instance(launch.parameters)
     with asyncio.Runner(loop_factory=loops.new_loop) as runner:  # it ends here: a loop cannot be forked
         instance.enter_snap(runner.run)
-    return Prepared(launch, raw, instance)
+    return Prepared(launch, raw, instance=instance)
 
 
 def obstacle() -> str | None:

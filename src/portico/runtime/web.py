@@ -38,6 +38,11 @@ def build(spec: FunctionSpec, function: Function) -> Endpoint:
     return _BUILDERS[spec.web.kind](spec, spec.web, function)
 
 
+def calls_function(spec: FunctionSpec) -> bool:
+    """Whether building its app runs the user's code."""
+    return spec.web is not None and spec.web.kind is not WebKind.FASTAPI_ENDPOINT
+
+
 def _fastapi_endpoint(spec: FunctionSpec, web: WebSpec, function: Function) -> Endpoint:
     try:  # FastAPI is big, and an image may be without it
         from fastapi import FastAPI
