@@ -55,6 +55,12 @@ def tries(code: str):
         return {{"error": type(error).__name__}}
 
 
+@app.function(enable_memory_snapshot=True, memory=(64, 400), cpu=(0.1, 1.5), single_use_containers=True)
+@modal.fastapi_endpoint()
+def limited(size: int):
+    return [len(bytearray(size)), os.getppid()]
+
+
 @app.function(enable_memory_snapshot=True, max_containers=3, min_containers=2)
 @modal.fastapi_endpoint()
 async def get():
@@ -243,6 +249,13 @@ def test_calls_and_websockets_reach_containers_of_a_snapshot(shared: Machine, ur
     assert shared.request(f"{urls['web']}/double?x=21").json[0] == 42
     with chat(shared, f"{urls['web']}/ws") as ws:
         assert say(ws, "hello") == "hello"
+
+
+def test_limits_hold_for_each_container_of_a_snapshot(shared: Machine, urls: dict[str, str]) -> None:
+    """By control groups of its own, where there are some. One that takes too much ends alone."""
+    first = shared.request(f"{urls['limited']}/?size={2**20}").json
+    assert shared.request(f"{urls['limited']}/?size={2**30}").status == 500
+    assert shared.request(f"{urls['limited']}/?size={2**20}").json == first
 
 
 # -- isolation --------------------------------------------------------------------------------------------------------

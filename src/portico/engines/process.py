@@ -152,13 +152,12 @@ class ProcessEngine:
         snapshot.begin()
         return snapshot
 
-    def _does_not_fit(self, snapshot: Snapshot, waiting: list[ProcessContainer]) -> None:
+    def _does_not_fit(self, snapshot: Snapshot) -> None:
         """Its containers are started without it, now and from now on."""
         self._unfit.add(snapshot.name)
-        template = self._template(snapshot.start.image)
-        for container in waiting:
-            container.move(str(self._folder / container.id))
-            template.fork(container)
+        image = snapshot.start.image
+        with contextlib.suppress(OSError, StartError):  # then they fail with their snapshot
+            snapshot.hand_on(lambda: self._template(image), lambda container: str(self._folder / container.id))
 
     def _forget(self, container: ProcessContainer) -> None:
         self._groups.remove(container.id)

@@ -24,8 +24,7 @@ class Snapshot(ForkServer):
     """Made for the first container that asks for it; stays, also without containers, until it is closed or dismissed.
 
     name: what starts call it. start: the one that it is made for.
-
-    `unfit` is called when it turns out that it cannot be forked, with the containers that wait for it.
+    `unfit` is called when it turns out that it cannot be forked; who waits for it has to get another origin.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Snapshot(ForkServer):
         *,
         place_gone: Callable[[ProcessContainer], None],
         retired: Callable[[], object],
-        unfit: Callable[[Snapshot, list[ProcessContainer]], None],
+        unfit: Callable[[Snapshot], None],
     ) -> None:
         super().__init__("The function's snapshot", sink, groups, template.environment, retired)
         self.name = name
@@ -72,6 +71,15 @@ class Snapshot(ForkServer):
     def next_folder(self) -> str:
         """For another container."""
         return f"{self.folder}/{next(self._numbers)}"
+
+    def hand_on(self, origin: Callable[[], ForkServer], folder: Callable[[ProcessContainer], str]) -> None:
+        """Have all who wait for it forked from something else, in other folders."""
+        for container in list(self._containers.values()):
+            if container.phase is Phase.QUEUED:
+                other = origin()
+                del self._containers[container.id]
+                container.move(folder(container))
+                other.fork(container)
 
     def dismiss(self) -> None:
         """It is needed no more: it ends with its last container."""
@@ -108,14 +116,8 @@ class Snapshot(ForkServer):
             case wire.Failed(cause, detail, killed):
                 self.place.fail(StartFailure(cause, detail, killed))
             case wire.Unfit() if self.state is State.STARTING:
-                self._does_not_fit()
-
-    def _does_not_fit(self) -> None:
-        waiting = [container for container in self._containers.values() if container.phase is Phase.QUEUED]
-        for container in waiting:
-            del self._containers[container.id]
-        self._unfit(self, waiting)
-        self.place.kill()
+                self._unfit(self)
+                self.place.kill()
 
     def _pids(self) -> tuple[int, ...]:
         return tuple(container.pid for container in self._containers.values() if container.pid is not None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from engine_cases import Gate, Recorder, Sink, an_image, get, start, write_app
+from engine_cases import Gate, Recorder, Sink, a_start, an_image, get, start, write_app
 
 from portico.engines.fake import FakeEngine, FakeRequest, FakeResponse
 from portico.engines.process import ProcessEngine
@@ -155,3 +155,15 @@ async def test_a_warmed_image_starts_containers(case: Case) -> None:
     await case.engine.warm(an_image())
     _, recorder = await case.ready("hello")
     assert recorder.names == ["ready"]
+
+
+async def test_a_container_of_a_dismissed_snapshot_goes_on(case: Case) -> None:
+    """No start asks for that snapshot any more; what has been started ends when it is told to."""
+    recorder = Recorder()
+    container = case.engine.start(replace(a_start(case.bundle, "hello"), snapshot="it"), recorder)
+    await recorder.until("ready")
+    case.engine.dismiss("it")
+    case.engine.dismiss("one that never was")
+    assert (await get(container.address)).body == '"hello"'
+    container.stop(20.0)
+    await recorder.until("exited")
