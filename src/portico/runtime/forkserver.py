@@ -103,9 +103,9 @@ class ForkServer:
             self._containers[pid] = request.container_id
             if request.snapshot:
                 self._snapshots.add(pid)
+            self._say(wire.Forked(request.container_id, pid))  # before the fork can say anything
             if gate is not None:
                 gate.open(pid)
-            self._say(wire.Forked(request.container_id, pid))
         for descriptor in descriptors:
             os.close(descriptor)
 
