@@ -111,7 +111,7 @@ class Server:
         """The same on the loop that serves."""
         if isinstance(message, Cancel):
             if handover := self._state.handovers.get(message.input_id):
-                handover.end()
+                handover.time_is_up()
             self._guard.cancel(message.input_id)
         else:
             self._stop_within(message.grace)
