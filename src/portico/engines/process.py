@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import functools
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
+from portico.engines.folders import remove_folder
 from portico.engines.groups import Groups
 from portico.engines.template import Template
 from portico.model.errors import StartError
@@ -119,7 +119,7 @@ class ProcessEngine:
         gone = f"{container.folder}.gone"
         with contextlib.suppress(FileNotFoundError):  # it has not come so far as to make it
             os.rename(container.folder, gone)  # nobody connects from now on
-            removal = asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(gone, ignore_errors=True))
+            removal = asyncio.get_running_loop().run_in_executor(None, remove_folder, gone)
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
         template.forget(container)

@@ -84,7 +84,7 @@ def _confine(launch: wire.Launch, lifeline: Lifeline, gate: confine.Gate | None,
         temporary = isolate.make_folders(launch.view.folder)
         if gate is not None:
             shown = (launch.bundle_dir, *launch.view.shown, *programs)
-            confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate)
+            confine.confine(msgspec.structs.replace(launch.view, shown=shown), gate, launch.bundle_dir)
             limits.limit_processes()
     except OSError as error:
         gone = isinstance(error, ConnectionError)  # the template, at the other end of the gate

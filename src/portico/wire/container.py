@@ -15,6 +15,7 @@ MAX_PACKET = 64 * 1024
 # and OFFER behind it where the container will be handed the client's connection if it accepts a WebSocket
 INPUT_HEADER = b"x-portico-input"
 OFFER = b"over"
+OVER = "bundle-"  # how the names of the folders begin in which a container has what it wrote over its bundle
 HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
 
 
