@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -193,26 +194,34 @@ def test_what_a_container_does_to_its_code_is_its_own(machine: Machine) -> None:
     assert again(read) == "as deployed"
 
 
-def test_where_its_code_cannot_be_its_own_it_cannot_be_changed(tmp_path: Path) -> None:
-    """A home inside of somebody else's container, on overlayfs: the kernel lays nothing over that."""
-    machine = Machine(tmp_path)
-    layers = [tmp_path / name for name in ("lower", "upper", "work", "home")]
-    for layer in layers:
-        layer.mkdir()
-    options = "lowerdir={},upperdir={},workdir={}".format(*layers)
-    subprocess.run(["mount", "-t", "overlay", "-o", options, "none", machine.home], check=True)
-    try:
-        machine.write("data/note.txt", "as deployed")
-        ask = _with_data(machine, "painter")
-        attempt = "pathlib.Path('data/note.txt').{}"
-        assert ask(attempt.format("write_text('painted')")) == "OSError"
-        assert ask(attempt.format("unlink()")) == "OSError"
-        assert ask("pathlib.Path('new').touch()") == "OSError"
-        assert ask(attempt.format("read_text()")) == "as deployed"
-        assert ask("pathlib.Path(tempfile.gettempdir(), 'new').write_text('new')") == 3
-    finally:
-        machine.close()
-        subprocess.run(["umount", "--lazy", str(machine.home)], check=True)
+@pytest.fixture
+def stacked() -> Iterator[Machine]:
+    """A laptop whose home is on overlayfs, as inside of somebody else's container; its path is short, so that all of
+    it is there."""
+    with tempfile.TemporaryDirectory(prefix="portico-") as folder:
+        machine = Machine(Path(folder))
+        layers = [Path(folder, name) for name in ("lower", "upper", "work", "home")]
+        for layer in layers:
+            layer.mkdir()
+        options = "lowerdir={},upperdir={},workdir={}".format(*layers)
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "none", machine.home], check=True)
+        try:
+            yield machine
+            machine.close()
+        finally:
+            subprocess.run(["umount", "--lazy", str(machine.home)], check=True)
+
+
+def test_where_its_code_cannot_be_its_own_it_cannot_be_changed(stacked: Machine) -> None:
+    """The kernel lays nothing over such a folder: it is read-only, and a container is told so."""
+    stacked.write("data/note.txt", "as deployed")
+    ask = _with_data(stacked, "painter")
+    attempt = "pathlib.Path('data/note.txt').{}"
+    assert ask(attempt.format("write_text('painted')")) == "OSError"
+    assert ask(attempt.format("unlink()")) == "OSError"
+    assert ask("pathlib.Path('new').touch()") == "OSError"
+    assert ask(attempt.format("read_text()")) == "as deployed"
+    assert ask("pathlib.Path(tempfile.gettempdir(), 'new').write_text('new')") == 3
 
 
 def _with_data(machine: Machine, name: str, more: str = "") -> Try:
