@@ -28,6 +28,7 @@ from portico.wire import container as wire
 from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
 
 _START_FAILED = 1  # exit status
+_DAWDLE = 0.1  # seconds that the server's thread may be late with what is due
 
 
 class Descriptors(NamedTuple):
@@ -159,14 +160,28 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
         explain=_explain,
     )
 
+    loop = asyncio.get_running_loop()
+    left = asyncio.Event()
+
+    def hear(message: wire.Cancel | wire.Stop) -> None:
+        server.hear(message)
+        if isinstance(message, wire.Stop):
+            loop.call_later(serve.last_moments(message.grace)[1] + _DAWDLE, left.set)
+
     def on_ready() -> None:
-        plain.home().call_soon_threadsafe(lifeline.listen, server.hear, server.take_over)
+        loop.call_soon_threadsafe(lifeline.listen, hear, server.take_over)
         lifeline.send(wire.Ready())
         gc.enable()  # the template turned it off: nothing that was made so far will be garbage
 
     if service.is_plain:
         in_threads = threads.limit_frameworks(launch.function.concurrency.max_inputs)
-        await plain.serve(lambda: server.run(on_ready), in_threads)
+        # a function that never ends keeps the server's thread: exit handlers then run without waiting for that
+        serving = asyncio.ensure_future(plain.serve(lambda: server.run(on_ready), in_threads))
+        leaving = asyncio.ensure_future(left.wait())
+        await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if serving.done():
+            serving.result()
     else:
         await server.run(on_ready)
 

@@ -122,15 +122,20 @@ class Server:
             self._stop.set_result(grace)
 
     async def _drain(self, grace: float) -> None:
-        """Let the running inputs finish. Near the end of the grace, cancel the rest."""
-        deadline = asyncio.get_running_loop().call_later(max(grace - 1.0, grace / 2), self._give_up)
+        """Let the running inputs finish. Near the end of the grace, cancel the rest, and leave alone what goes on."""
         for connection in list(self._state.connections):
             if isinstance(connection, HttpProtocol):  # a WebSocket is one running input
                 connection.shutdown()
+        finishing = asyncio.ensure_future(self._finish())
+        until_cut, until_left = last_moments(grace)
+        if not await _within(until_cut, finishing):
+            self._give_up()
+            await _within(until_left - until_cut, finishing)
+
+    async def _finish(self) -> None:
         if self._state.tasks:
             await asyncio.wait(list(self._state.tasks))
         await self._connections.empty()
-        deadline.cancel()
 
     def _give_up(self) -> None:
         """End what still runs. A request without an answer gets none from here: the ingress may ask elsewhere."""
@@ -174,6 +179,21 @@ class _Door:
         protocol = _TunnelProtocol if self._tunnels else _web_protocol(self._guard, state, app_state)
         create = partial(protocol, state, self._guard, app_state)
         return await loop.create_unix_server(create, self._path, backlog=2048)
+
+
+def last_moments(grace: float) -> tuple[float, float]:
+    """In how many seconds what still runs is cut off, and in how many what goes on all the same is left alone.
+
+    The rest of the grace is for exit handlers.
+    """
+    rest = min(1.0, grace / 2)
+    return grace - rest, grace - rest / 2
+
+
+async def _within(seconds: float, work: asyncio.Future[None]) -> bool:
+    """Whether it is done by then."""
+    done, _ = await asyncio.wait({work}, timeout=seconds)
+    return bool(done)
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
