@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 from portico.engines.channel import PacketChannel
@@ -39,7 +39,7 @@ _NEXT: dict[Phase, set[Phase]] = {
 class ProcessContainer:
     """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported.
 
-    folder: its own, which it makes; whoever hears `on_gone` removes it.
+    folder: its own, which it makes; whoever hears `on_gone` removes it. beside: gives all containers of the engine.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ProcessContainer:
         groups: Groups,
         events: ContainerEvents,
         on_gone: Callable[[ProcessContainer], None],
+        beside: Callable[[], Iterable[ProcessContainer]] = tuple,
     ) -> None:
         self.id = start.container_id
         self.folder = folder
@@ -62,6 +63,7 @@ class ProcessContainer:
         self._groups = groups
         self._events = events
         self._on_gone = on_gone
+        self._beside = beside
         self._lifeline: PacketChannel | None = None
         self._tether: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -176,10 +178,20 @@ class ProcessContainer:
                 self._to(Phase.READY)
                 self._clear_timer()
                 self._events.ready(self)
-            case wire.Failed(cause, detail, killed):
+            case wire.Failed(cause, detail, killed, taken):
+                if taken and (holder := self._holder(taken)):
+                    cause = f"Port {taken} is taken by {holder}; {cause.rpartition('; ')[2]}"
                 self.fail(StartFailure(cause, detail, killed))
             case wire.Done(input_id):
                 self._events.finished(self, input_id)
+
+    def _holder(self, port: int) -> str | None:
+        """Which function's container has a port of the machine's."""
+        for other in self._beside():
+            program = other.start.function.program
+            if other is not self and program is not None and program.port == port:
+                return f"the function {other.start.function.name!r} of the app {other.start.app_name!r}"
+        return None
 
     def _set_timer(self, seconds: float, action: Callable[[], None]) -> None:
         self._clear_timer()

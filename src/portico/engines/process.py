@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
@@ -66,7 +66,7 @@ class ProcessEngine:
             asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
         else:
             gone = functools.partial(self._forget, template)
-            container = ProcessContainer(start, folder, self._groups, events, on_gone=gone)
+            container = ProcessContainer(start, folder, self._groups, events, on_gone=gone, beside=self._containers)
             template.fork(container)
         return container
 
@@ -113,6 +113,10 @@ class ProcessEngine:
             self._templates.add(template)
             template.start()
         return template
+
+    def _containers(self) -> Iterator[ProcessContainer]:
+        for template in self._templates:
+            yield from template.containers
 
     def _forget(self, template: Template, container: ProcessContainer) -> None:
         self._groups.remove(container.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 
 import msgspec
@@ -77,6 +77,11 @@ class Template:
         command = launch.template_command(self.image)
         spawning = self._loop.run_in_executor(None, self._spawn, command)
         spawning.add_done_callback(self._spawned)
+
+    @property
+    def containers(self) -> Collection[ProcessContainer]:
+        """Those that are not gone."""
+        return self._containers.values()
 
     async def warm(self) -> None:
         """Returns when forks are quick; StartError when the process ended instead."""

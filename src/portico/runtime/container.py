@@ -107,7 +107,8 @@ def _live(launch: wire.Launch, lifeline: Lifeline) -> int:
         service.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
         _flush()
-        lifeline.fail(*_explain(error))
+        taken = error.port if isinstance(error, program.PortTakenError) else 0
+        lifeline.fail(*_explain(error), taken=taken)
         return _START_FAILED
     return 0
 

@@ -29,9 +29,9 @@ class Lifeline:
         except OSError:
             return  # the tether is about to end this process
 
-    def fail(self, cause: str, detail: str, *, killed: bool = False) -> None:
+    def fail(self, cause: str, detail: str, *, killed: bool = False, taken: int = 0) -> None:
         """Say that the container cannot become ready; see `wire.Failed`."""
-        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail), killed))
+        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail), killed, taken))
 
     def listen(
         self,

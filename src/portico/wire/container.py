@@ -136,12 +136,14 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Container -> server: it cannot become ready. `cause` is one line; `detail` a traceback, cut to fit a packet.
 
-    killed: its template was, while the container needed it.
+    killed: its template was, while the container needed it. taken: a port that it could not have, or 0; the server
+    sees more than a container, and may say who has it.
     """
 
     cause: str
     detail: str = ""
     killed: bool = False
+    taken: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
