@@ -22,12 +22,13 @@ RESULTS = Path(__file__).with_name("results.json")
 class Run:
     """quick: small sizes, that show that it works; the figures mean nothing. peers: with what .venv-bench has.
 
-    minutes: how long a soak goes on, where that was said.
+    minutes: how long a soak goes on, where that was said. requests: how many `rollouts` counts at least, likewise.
     """
 
     quick: bool = False
     peers: bool = True
     minutes: float | None = None
+    requests: int | None = None
 
 
 @dataclass(frozen=True)
