@@ -35,7 +35,7 @@ from bench import (
     throughput,
     websocket,
 )
-from bench.results import RESULTS, Run, Table, keep, keep_failure, machine, show
+from bench.results import PROMISED, RESULTS, Run, Table, keep, keep_failure, machine, show
 from bench.stand import stand
 
 LIMIT = 420  # seconds for one measurement, beside a soak's own
@@ -65,7 +65,6 @@ ROWS: dict[str, Callable[[Run], Iterator[Table]]] = {
     "soak": soak.main,
 }
 
-PROMISED = ("rollouts", "soak")  # what they look for is promised: a goal that is not met is a failure
 USUAL = [name for name in ROWS if name != "soak"]  # which takes ten minutes, and is asked for by name
 
 

@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 UNDER_LOAD = "requests per second, async handler, "  # how the titles of these tables begin
 RESULTS = Path(__file__).with_name("results.json")
+PROMISED = ("soak", "rollouts")  # what they look for is promised: a goal that is not met is a failure
 
 
 @dataclass(frozen=True)
