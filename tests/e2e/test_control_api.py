@@ -68,7 +68,7 @@ def test_a_name_that_somebody_else_owns_does_not_lead_to_it(shared: Machine, hos
 
 
 def test_whatever_is_asked_within_its_schema_or_outside_it_never_fails(shared: Machine, base: str, token: str) -> None:
-    """Documents of all shapes: no answer is a 5xx. Not asked here: what ends the server, and what answers without end."""
+    """Documents of all shapes: no answer is a 5xx. Not here: what ends the server, and what answers without end."""
     command = [str(Path(sys.executable).parent / "st"), "run", f"{base}/v1/openapi.json"]
     command += ["-H", f"Authorization: Bearer {token}", "--checks", "not_a_server_error", "--request-timeout", "10"]
     command += ["--phases", "fuzzing", "--max-examples", "5", "--suppress-health-check", "all", "--warnings", "off"]
