@@ -182,6 +182,23 @@ def test_a_client_that_does_not_answer_the_close_is_cut_off(shared: Machine, url
         assert ask(ws, "here") == first
 
 
+# -- versions ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_websocket_whose_version_has_to_go_closes_with_1012(shared: Machine, urls: dict[str, str], kind: str) -> None:
+    """Also one of a program that waits for its client, and is killed in the end."""
+    url = urls[f"steady_{kind}"]
+    with chat(shared, url) as ws:
+        first = ask(ws, "here")
+        shared.write("sockets.py", (shared.folder / "sockets.py").read_text() + f"\n# without {kind}\n")
+        shared.deploy("sockets.py", "--strategy", "recreate")
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    with chat(shared, url) as ws:
+        assert ask(ws, "here") != first
+
+
 # -- kills ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_websocket_whose_container_is_killed_ends_and_its_slot_is_given_back(

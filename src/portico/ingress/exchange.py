@@ -420,6 +420,8 @@ class Exchange:
             lease.cancel()
             assert self.tunnel is not None
             assert not isinstance(self.client, Result)
+            if lease.stopping:
+                self.tunnel.container_has_gone()
             self.client.tunnel_ended(self.tunnel)
         elif phase is ANSWERING:
             lease.cancel()

@@ -141,8 +141,8 @@ class Server:
         """End what still runs. A request without an answer gets none from here: the ingress may ask elsewhere."""
         self._guard.cancel_all()
         for connection in list(self._state.connections):
-            if isinstance(connection, HttpProtocol):
-                connection.transport.close()
+            if isinstance(connection, _Protocol):
+                connection.give_up()
             else:
                 connection.shutdown()
 
@@ -211,6 +211,10 @@ class _Protocol(HttpProtocol):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().connection_made(transport)
 
+    def give_up(self) -> None:
+        """What runs on it is to end now."""
+        self.transport.close()
+
     def _expect_connection(self) -> None:
         """If the ingress offers the client's connection, what follows goes by way of what will take that over."""
         name, value = self.headers[0]
@@ -254,6 +258,12 @@ class _TunnelProtocol(_Protocol):
         self._tunnel = Tunnel(self.transport)
         self.scope["extensions"] = {EXTENSION: self._tunnel}
         return False
+
+    def give_up(self) -> None:
+        if self._tunnel is not None and self._tunnel.taken:
+            self._tunnel.end()
+        else:
+            super().give_up()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:

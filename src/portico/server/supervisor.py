@@ -88,6 +88,11 @@ class SlotLease(Lease["Worker", Waiter]):
         return self.member.container.container.overran
 
     @property
+    def stopping(self) -> bool:
+        """Whether the container was told to end."""
+        return self.member.container.stopping
+
+    @property
     def queued(self) -> int:
         """How many others wait for a slot."""
         return self.member.container.supervisor.pool.queued

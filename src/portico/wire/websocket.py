@@ -150,7 +150,7 @@ class Tunnel:
     2. No message above the limit passes, in either direction. Both sides get a Close frame instead, at the end of the
        frame that is on its way to them, and nothing after it.
     3. Only its two sides end a WebSocket, unless it is ending by law 2, or its time is up, when both get a Close frame
-       in the same way: then it has some seconds.
+       in the same way: then it has some seconds. A client is also told when its container had to go.
     """
 
     __slots__ = ("_inward", "_on_ending", "_outward", "_to_client", "_to_container", "ending")
@@ -193,6 +193,11 @@ class Tunnel:
         """It has lived for as long as it may."""
         if not self.ending:
             self._end(GOING_AWAY, LATE)
+
+    def container_has_gone(self) -> None:
+        """It had to end, and its connection has: a client that it has not told hears it from us."""
+        if close := self._outward.end(RESTART):
+            self._to_client(close)
 
     def _end(self, code: int, within: float) -> None:
         self.ending = True

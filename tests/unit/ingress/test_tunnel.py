@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from portico.wire.websocket import CLOSING, MAX_MESSAGE, close_frame
 from tests.unit.ingress.conftest import Client, House, Script, read_request
 
@@ -99,6 +101,20 @@ async def test_when_its_time_is_up_both_sides_hear_1001(house: House) -> None:
     assert await client.rest() == text(b"half")[3:] + close_frame(1001)
     assert heard == [close_frame(1001, masked=True)]
     assert await house.endpoint.ends.get() == "cancel"
+
+
+@pytest.mark.parametrize("sent", [b"", text(b"half")[:3], close_frame(1000)], ids=["nothing", "a half", "a close"])
+async def test_a_container_that_had_to_go_is_excused(house: House, sent: bytes) -> None:
+    """By a Close with 1012, where there is room for one; one that went by itself is not."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+
+    await house.container(switching(talk))
+    house.endpoint.stopping = True
+    assert await (await upgrade(house)).rest() == sent + (b"" if sent else close_frame(1012))
+    house.endpoint.stopping = False
+    assert await (await upgrade(house)).rest() == sent
 
 
 async def test_the_limit_can_be_set(house: House) -> None:
