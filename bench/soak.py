@@ -20,7 +20,7 @@ from typing import Final
 
 import psutil
 from websockets.asyncio.client import connect as websocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from bench.clients import Connection, kept
 from bench.results import Goal, Run, Table
@@ -129,7 +129,7 @@ class Soak:
                     await ws.send(str(number))
                     if await ws.recv() != str(number):
                         return "wrong"
-        except (OSError, EOFError, ConnectionClosed):
+        except (OSError, EOFError, ConnectionClosed, InvalidMessage):  # the last where the container accepts, and dies
             return "closed"
         except InvalidStatus as refused:
             return f"{refused.response.status_code}"
