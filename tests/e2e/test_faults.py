@@ -352,6 +352,7 @@ def test_an_unexpected_end_is_in_the_logs(shared: Machine, urls: dict[str, str])
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
+UNGROUPED = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh"]
 GREEDY = """
 import modal, subprocess, time
 
@@ -382,15 +383,20 @@ def leaks_while_it_answers():
 """
 
 
-def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered(machine: Machine) -> None:
+@pytest.mark.parametrize("prefix", [[], UNGROUPED], ids=["as it is", "without groups"])
+def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered(
+    machine: Machine, prefix: list[str]
+) -> None:
     """With 500 and Modal's words, once, not by four containers; the log says why; the next one gets a new container.
 
     Where no control groups can be made, Python cannot have more, and the container lives.
     """
+    machine.prefix = prefix
     machine.up()
     machine.write("greedy.py", GREEDY)
     urls = machine.deploy("greedy.py")
     limited = can_limit_memory(machine)
+    assert not (prefix and limited)
     text = "modal-http: internal error: function was terminated by signal" if limited else "Internal Server Error"
     for _ in range(3):
         assert machine.request(urls["leak"]).json == 0 or not limited

@@ -1,8 +1,9 @@
-"""Containers that take more processes, or larger files, than they may: it ends with them."""
+"""Containers that want more processes, processor time or larger files than they may have."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ APP = """
 import os
 import subprocess
 import sys
+import time
 
 import modal
 
@@ -36,6 +38,15 @@ def good():
     return os.getpid()
 
 
+@app.function(cpu=(0.1, 0.2))
+@modal.fastapi_endpoint()
+def computes():
+    began, before = time.monotonic(), time.process_time()
+    while time.monotonic() < began + 1:
+        pass
+    return time.process_time() - before
+
+
 @app.function()
 @modal.fastapi_endpoint()
 def writes(at: int):
@@ -47,7 +58,7 @@ BOMBS = {
     "one group": "bomb() { bomb | bomb & }; bomb; wait",
     "a session for each": 'for _ in 1 2; do setsid sh "$0" & done 2>/dev/null; wait; setsid sh "$0"',
 }
-MOST = 100
+MOST = 40
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +123,16 @@ def shells(machine: Machine) -> list[psutil.Process]:
             if process.name() in ("sh", "setsid"):
                 found.append(process)
     return found
+
+
+def test_a_container_computes_no_more_than_its_limit(shared: Machine, urls: dict[str, str]) -> None:
+    """A fifth of a processor is 0.2 s in each second, and a little more where a period begins."""
+    checks = json.loads(shared.run("doctor", "--json", code=None).stdout)["checks"]
+    if "cpu" not in next(check["text"] for check in checks if check["name"] == "limits").partition("for: ")[2]:
+        pytest.skip("no control groups can be made here")
+    computed = shared.request(urls["computes"]).json
+    assert isinstance(computed, float)
+    assert computed < 0.35, computed
 
 
 def test_a_file_that_grows_too_large_is_a_clear_error(shared: Machine, urls: dict[str, str]) -> None:
