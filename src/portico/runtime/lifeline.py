@@ -21,6 +21,7 @@ class Lifeline:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._packet = bytearray(wire.MAX_PACKET)  # made now: a container hears also when there is no memory left
 
     def send(self, message: msgspec.Struct) -> None:
         """Say this. Waits while the server has very many packets unread, and says nothing to one that is gone."""
@@ -56,11 +57,12 @@ class Lifeline:
     def _receive(self) -> tuple[bytes, Sequence[int]]:
         # `socket.recv_fds` does not pass flags on in Python 3.11, and would wait
         try:
-            packet, ancillary, _, _ = self._socket.recvmsg(wire.MAX_PACKET, socket.CMSG_LEN(4), _FLAGS)
+            size, ancillary, _, _ = self._socket.recvmsg_into([self._packet], socket.CMSG_LEN(4), _FLAGS)
         except BlockingIOError:
             return b"", ()
         except OSError:
-            packet, ancillary = b"", []
+            size, ancillary = 0, []
+        packet = bytes(memoryview(self._packet)[:size])
         if not packet:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
         return packet, [struct.unpack("i", data)[0] for _, _, data in ancillary]
