@@ -38,7 +38,7 @@ def good():
     return os.getpid()
 
 
-@app.function(cpu=(0.1, 0.2))
+@app.function(cpu=(0.5, 0.5))
 @modal.fastapi_endpoint()
 def computes():
     began, before = time.monotonic(), time.process_time()
@@ -88,7 +88,7 @@ def test_a_fork_bomb_ends_with_its_container(shared: Machine, urls: dict[str, st
     """It comes to the limit and no further; others are answered meanwhile, and new containers start when it is gone."""
     before = shared.request(urls["good"]).json
     assert isinstance(before, int)
-    refused = (group / "pids.events").read_text()
+    calm, refused = int((group / "pids.current").read_text()), (group / "pids.events").read_text()
     bomb = shared.write("bomb.txt", BOMBS[kind])
     call = Call(shared, f"{urls['forks']}/?bomb={bomb}")
     wait_until(lambda: (group / "pids.events").read_text() != refused, "the kernel has refused one")
@@ -97,7 +97,7 @@ def test_a_fork_bomb_ends_with_its_container(shared: Machine, urls: dict[str, st
     assert int((group / "pids.current").read_text()) <= MOST
     wait_until(lambda: kill_the_sick(shared), "its container was found")
     call.leave()
-    wait_until(lambda: not shells(shared), "all of it is gone")
+    wait_until(lambda: int((group / "pids.current").read_text()) <= calm, "all of it is gone")
     psutil.Process(before).kill()
     wait_until(lambda: not psutil.pid_exists(before), "it is gone")
     after = shared.request(urls["good"])
@@ -115,24 +115,14 @@ def kill_the_sick(machine: Machine) -> bool:
     return False
 
 
-def shells(machine: Machine) -> list[psutil.Process]:
-    """What is left of a bomb."""
-    found = []
-    for process in psutil.Process(machine.servers()[0].pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if process.name() in ("sh", "setsid"):
-                found.append(process)
-    return found
-
-
 def test_a_container_computes_no_more_than_its_limit(shared: Machine, urls: dict[str, str]) -> None:
-    """A fifth of a processor is 0.2 s in each second, and a little more where a period begins."""
+    """Half of a processor is 0.5 s in each second, and a little more where a period begins."""
     checks = json.loads(shared.run("doctor", "--json", code=None).stdout)["checks"]
     if "cpu" not in next(check["text"] for check in checks if check["name"] == "limits").partition("for: ")[2]:
         pytest.skip("no control groups can be made here")
     computed = shared.request(urls["computes"]).json
     assert isinstance(computed, float)
-    assert computed < 0.35, computed
+    assert computed < 0.7, computed
 
 
 def test_a_file_that_grows_too_large_is_a_clear_error(shared: Machine, urls: dict[str, str]) -> None:

@@ -54,6 +54,7 @@ class ProcessContainer:
         self.id = start.container_id
         self.folder = folder
         self.address = f"{folder}/http"
+        self.was_killed = False
         self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
@@ -145,6 +146,7 @@ class ProcessContainer:
         if self.phase in (Phase.QUEUED, Phase.STARTING):
             cause = f"The container ended while it started: {status}."
             self._events.failed(self, StartFailure(cause, killed=killed))
+        self.was_killed = killed
         self._to(Phase.GONE)
         self._release()
         self._on_gone(self)
