@@ -1,4 +1,4 @@
-"""The measured part of docs/performance.md, from bench/results.json: `python -m bench.render`.
+"""The measured parts of docs/performance.md and docs/reliability.md, from bench/results.json: `python -m bench.render`.
 
 What stands between the marks is written anew; the prose around them stays. Plots need matplotlib, which is in
 .venv-bench: `make bench-render`.
@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.results import RESULTS, ROOT, Goal, read, under_load, with_unit
+from bench.results import PROMISED, RESULTS, ROOT, Goal, read, under_load, with_unit
 
-PAGE = ROOT / "docs" / "performance.md"
+DOCS = ROOT / "docs"
+PERFORMANCE, RELIABILITY = "performance.md", "reliability.md"
 BEGIN = "<!-- measured: written by `make bench-render` from bench/results.json -->"
 END = "<!-- end of what is measured -->"
 PLOTS = {
@@ -25,13 +26,13 @@ PLOTS = {
 
 
 def main() -> int:
-    """0, or 1 where the page has no marks."""
+    """0, or 1 where a page has no marks."""
     parser = argparse.ArgumentParser(prog="python -m bench.render", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder with the pages")
     asked = parser.parse_args()
     rows = read(asked.results)
-    images = asked.page.parent / "img"
+    images = asked.docs / "img"
     try:
         from bench.plots import draw
     except ImportError:
@@ -39,11 +40,13 @@ def main() -> int:
     else:
         draw(rows, images)
     drawn = [name for name in PLOTS if (images / f"{name}.svg").exists()]
-    try:
-        asked.page.write_text(replaced(asked.page.read_text(), rendered(rows, drawn)))
-    except ValueError as error:
-        print(f"{asked.page}: {error}", file=sys.stderr)
-        return 1
+    for name, measured in ((PERFORMANCE, rendered(rows, drawn)), (RELIABILITY, promised(rows))):
+        page = asked.docs / name
+        try:
+            page.write_text(replaced(page.read_text(), measured))
+        except ValueError as error:
+            print(f"{page}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -56,8 +59,19 @@ def replaced(page: str, measured: str) -> str:
     return f"{before}{BEGIN}\n\n{measured}\n{END}{after}"
 
 
+def promised(rows: dict[str, Any]) -> str:
+    """Tables of what shows that promises are kept."""
+    rows = {name: row for name, row in rows.items() if name in PROMISED}
+    tables = [_plain(title, figures) for row in rows.values() for title, figures in row.get("tables", {}).items()]
+    parts = [*tables, _goals(rows), _notes(rows)]
+    return "\n".join(part + "\n" for part in parts if part) or (
+        f"Nothing has been measured yet: `python -m bench {' '.join(PROMISED)}`, and `make bench-render`.\n"
+    )
+
+
 def rendered(rows: dict[str, Any], drawn: list[str]) -> str:
-    """Tables of everything that was measured, with these plots."""
+    """Tables of everything else that was measured, with these plots."""
+    rows = {name: row for name, row in rows.items() if name not in PROMISED}
     parts = [_goals(rows), _under_load(rows), _grown(rows), *_pictures(drawn), _notes(rows)]
     return "\n".join(part + "\n" for part in parts if part) or "Nothing has been measured yet: `make bench`.\n"
 
@@ -71,6 +85,17 @@ def _goals(rows: dict[str, Any]) -> str:
     return _table(
         f"{met} of {len(claimed)} goals are met.", ["", "Portico", "Beside it", "Figure", "Goal", ""], map(_line, goals)
     )
+
+
+def _plain(title: str, figures: dict[str, Any]) -> str:
+    lines = [f"| {key} | {_shown(value)} |" for key, value in figures.items()]
+    return _table(f"{title.capitalize()}:", ["", ""], lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _table(says: str, columns: list[str], lines: Iterable[str]) -> str:

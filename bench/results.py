@@ -16,18 +16,20 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 UNDER_LOAD = "requests per second, async handler, "  # how the titles of these tables begin
 RESULTS = Path(__file__).with_name("results.json")
+PROMISED = ("soak", "rollouts")  # what they look for is promised: a goal that is not met is a failure
 
 
 @dataclass(frozen=True)
 class Run:
     """quick: small sizes, that show that it works; the figures mean nothing. peers: with what .venv-bench has.
 
-    minutes: how long a soak goes on, where that was said.
+    minutes: how long a soak goes on, where that was said. requests: how many `rollouts` counts at least, likewise.
     """
 
     quick: bool = False
     peers: bool = True
     minutes: float | None = None
+    requests: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,15 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import psutil
 from websockets.asyncio.client import connect as websocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
+from bench.clients import Connection, kept
 from bench.results import Goal, Run, Table
 from bench.stand import APPS, PORTICO, Stand, get, memory, quantile, stand
 
@@ -85,7 +86,7 @@ class Soak:
         turns = itertools.count()
 
         async def work() -> None:
-            async with _kept(self._here.port) as connection:
+            async with kept(self._here.port) as connection:
                 while time.monotonic() < began + seconds:
                     if rate is not None:
                         await asyncio.sleep(began + next(turns) / rate - time.monotonic())
@@ -128,7 +129,7 @@ class Soak:
                     await ws.send(str(number))
                     if await ws.recv() != str(number):
                         return "wrong"
-        except (OSError, EOFError, ConnectionClosed):
+        except (OSError, EOFError, ConnectionClosed, InvalidMessage):  # the last where the container accepts, and dies
             return "closed"
         except InvalidStatus as refused:
             return f"{refused.response.status_code}"
@@ -221,59 +222,6 @@ class Soak:
         """Median memory and descriptors of a part of the time."""
         part = [sample for sample in self._samples if begin * seconds <= sample[0] <= end * seconds] or self._samples
         return statistics.median(mb for _, mb, _ in part), int(statistics.median(fds for *_, fds in part))
-
-
-class Connection:
-    """A connection that is kept, and made anew where it was closed."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has closed it."""
-        return self._reader is not None and not self._reader.at_eof()
-
-    async def request(self, host: str, path: str, body: bytes) -> tuple[int, bytes, bytes]:
-        """Status, head and body. OSError or EOFError where the answer is not whole."""
-        if self._reader is None or self._writer is None:
-            self._reader, self._writer = await _open(self._port)
-        method = "POST" if body else "GET"
-        length = f"Content-Length: {len(body)}\r\n" if body else ""
-        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}\r\n".encode() + body)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
-        if b"transfer-encoding: chunked" in lower:
-            answer = b""
-            while size := int(await self._reader.readuntil(b"\r\n"), 16):
-                answer += (await self._reader.readexactly(size + 2))[:-2]
-            await self._reader.readexactly(2)
-        else:
-            answer = await self._reader.readexactly(int(lower.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-        if b"connection: close" in lower:
-            self.close()
-        return int(head.split()[1]), head, answer
-
-    def close(self) -> None:
-        """The next request makes a new one."""
-        if self._writer is not None:
-            self._writer.close()
-        self._reader = self._writer = None
-
-
-@contextlib.asynccontextmanager
-async def _kept(port: int) -> AsyncIterator[Connection]:
-    connection = Connection(port)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-async def _open(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", port)
 
 
 async def _stopped(stop: asyncio.Event, seconds: float) -> bool:

@@ -206,9 +206,10 @@ async def test_a_bundle_may_be_asked_for_twice_at_once(blobs: FolderBlobs, tmp_p
     assert [path.name for path in tmp_path.glob("bundles/*")] == [bundle.digest]
 
 
-async def test_modules_come_with_bytecode_that_python_uses(blobs: FolderBlobs) -> None:
+@pytest.mark.parametrize("more", [b"", b"x = 1\n" * 10_000], ids=["short", "long"])
+async def test_modules_come_with_bytecode_that_python_uses(blobs: FolderBlobs, more: bytes) -> None:
     """Python loads the compiled module without compiling it, and tracebacks name the real file."""
-    source = b"def f():\n    return f.__code__.co_filename\n"
+    source = b"def f():\n    return f.__code__.co_filename\n" + more
     folder = await blobs.materialize(await bundle_of(blobs, {"pkg/mod.py": source}))
     program = "import sys; sys.path.insert(0, sys.argv[1]); import pkg.mod as m; print(m.f())"
     run = subprocess.run([sys.executable, "-v", "-c", program, str(folder)], capture_output=True, text=True, check=True)

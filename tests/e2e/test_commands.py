@@ -84,6 +84,16 @@ def test_up_says_where_it_listens(machine: Machine) -> None:
     assert str(machine.home) in said
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_up_says_what_it_means_to_listen_to_the_network(machine: Machine, host: str) -> None:
+    """Whoever comes from there meets functions that may do what the user may. At home it says nothing."""
+    machine.env["PORTICO_LISTEN"] = f"{host}:{machine.port}"
+    server = machine.up()
+    said = " ".join(server.seen)
+    assert ("Functions run as your user" in said) == (host == "0.0.0.0")
+    assert ("serve only code that you trust. See docs/security.md." in said) == (host == "0.0.0.0")
+
+
 def test_up_and_down_in_the_background(machine: Machine) -> None:
     """`up --detach` returns when the server answers, `down` when it has ended; both say so when asked again."""
     assert f"127.0.0.1:{machine.port}" in machine.run("up", "--detach").stderr

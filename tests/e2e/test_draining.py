@@ -20,6 +20,7 @@ import os
 import time
 
 import modal
+from contextlib import asynccontextmanager
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 
@@ -31,12 +32,18 @@ class Held:
     pass
 
 
+@asynccontextmanager
+async def lifespan(site):
+    yield
+    print(WORD, "has shut down")
+
+
 @app.function(max_containers=2)
 @modal.concurrent(max_inputs=20)
 @modal.asgi_app()
 def web():
     {before}
-    site = FastAPI()
+    site = FastAPI(lifespan=lifespan)
 
     @site.get("/")
     async def word():
@@ -153,9 +160,104 @@ def test_recreate_brings_the_old_version_back_when_the_new_one_fails(shared: Mac
     assert shared.app("site")["version"] >= 1
 
 
+# -- exit handlers ----------------------------------------------------------------------------------------------------
+BUSY = """
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import modal
+
+app = modal.App("busy")
+VERSION = {version}
+
+
+def note(text):
+    with open({journal!r}, "a") as journal:
+        print(text, file=journal)
+
+
+class Noted:
+    @modal.exit()
+    def bye(self):
+        note(f"{{type(self).__name__}} has exited")
+
+
+@app.cls()
+class InTasks(Noted):
+    @modal.fastapi_endpoint(method="POST")
+    async def busy(self):
+        note("busy")
+        await asyncio.sleep(1000)
+
+
+@app.cls()
+class InOneThread(Noted):
+    @modal.fastapi_endpoint(method="POST")
+    def busy(self):
+        note("busy")
+        time.sleep(1000)
+
+
+@app.cls()
+@modal.concurrent(max_inputs=2)
+class InThreads(Noted):
+    @modal.fastapi_endpoint(method="POST")
+    def busy(self):
+        note("busy")
+        time.sleep(1000)
+
+
+@app.cls()
+class InWsgi(Noted):
+    @modal.wsgi_app()
+    def busy(self):
+        def site(environ, start_response):
+            note("busy")
+            time.sleep(1000)
+        return site
+
+
+@asynccontextmanager
+async def lifespan(site):
+    yield
+    note("lifespan has exited")
+
+
+@app.function()
+@modal.asgi_app()
+def site():
+    from fastapi import FastAPI
+    site = FastAPI(lifespan=lifespan)
+
+    @site.post("/")
+    async def busy():
+        note("busy")
+        await asyncio.sleep(1000)
+
+    return site
+"""
+
+
+def test_a_container_that_is_stopped_amid_its_input_runs_its_exit_handlers(shared: Machine, tmp_path: Path) -> None:
+    """Also where a thread goes on, which nothing can end."""
+    journal = tmp_path / "journal"
+    shared.write("busy.py", BUSY.format(version=1, journal=str(journal)))
+    urls = shared.deploy("busy.py").values()
+    calls = [Call(shared, url, "POST", length=0) for url in urls]
+    wait_until(lambda: lines(journal).count("busy") == len(calls) == 5, "all are busy")
+    shared.write("busy.py", BUSY.format(version=2, journal=str(journal)))
+    shared.deploy("busy.py", "--strategy", "recreate")
+    kinds = ("InTasks", "InOneThread", "InThreads", "InWsgi", "lifespan")
+    wait_until(lambda: set(lines(journal)) == {"busy", *(f"{kind} has exited" for kind in kinds)}, "they have exited")
+    for call in calls:
+        assert call.answer().status == 502
+
+
 # -- the server's end -------------------------------------------------------------------------------------------------
 def test_a_server_that_ends_finishes_what_runs_and_takes_nothing_new(machine: Machine) -> None:
-    """A stream goes on to the end of the grace; a WebSocket closes with 1012; new connections are refused."""
+    """A stream goes on to the end of the grace; a WebSocket closes with 1012, and the app shuts down; new connections
+    are refused."""
     server = machine.up()
     url = deploy(machine, "old")
     stream = Call(machine, f"{url}/stream")
@@ -176,6 +278,7 @@ def test_a_server_that_ends_finishes_what_runs_and_takes_nothing_new(machine: Ma
     assert not stream.rest().endswith(b"0\r\n\r\n")
     assert server.popen.wait(PATIENCE) == 0
     assert time.monotonic() - began < 20
+    assert "old has shut down" in "".join(path.read_text() for path in (machine.home / "logs" / "apps").iterdir())
 
 
 def test_a_second_signal_ends_the_server_at_once(machine: Machine) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -104,6 +105,7 @@ def waits(gate: str):
 
 BROKEN = """
 import os
+import time
 
 import modal
 
@@ -115,7 +117,7 @@ if not modal.is_local():
     {statement}
 
 
-@app.function()
+@app.function(startup_timeout={patience})
 @modal.fastapi_endpoint()
 def f():
     return "up"
@@ -129,9 +131,10 @@ def urls(shared: Machine) -> dict[str, str]:
     return shared.deploy("mortal.py")
 
 
-def serve(machine: Machine, name: str, statement: str, journal: Path) -> str:
+def serve(machine: Machine, name: str, statement: str, journal: Path, patience: int = 30) -> str:
     """Serve an app whose module runs this statement in its containers; its URL."""
-    machine.write(f"{name}.py", BROKEN.format(name=name, journal=str(journal), statement=statement))
+    text = BROKEN.format(name=name, journal=str(journal), statement=statement, patience=patience)
+    machine.write(f"{name}.py", text)
     return machine.start("serve", f"{name}.py").until(r"http://\S+").group()
 
 
@@ -164,6 +167,38 @@ def test_failing_starts_back_off(shared: Machine, tmp_path: Path) -> None:
     answers = [shared.request(url) for _ in range(100)]
     assert {answer.status for answer in answers} == {503}
     assert len(lines(journal)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "cause"),
+    [
+        ("raises", "raise RuntimeError('no nuts')", "RuntimeError: no nuts"),
+        ("exits", "os._exit(3)", "The container ended while it started: exit code 3."),
+        ("hangs", "time.sleep(1000)", "It did not become ready within 1 s."),
+    ],
+)
+def test_each_start_that_fails_is_one_line_of_the_log(
+    shared: Machine, tmp_path: Path, name: str, statement: str, cause: str
+) -> None:
+    """With the cause, which is what all requests hear; and nothing is left of the container."""
+    journal = tmp_path / "journal"
+    url = serve(shared, name, statement, journal, patience=1 if name == "hangs" else 30)
+
+    def tried() -> bool:
+        answer = shared.request(url)
+        assert (answer.status, answer.text.partition(" (")[0]) == (
+            503,
+            f"modal-http: a container could not start: {cause}",
+        )
+        return len(lines(journal)) > 1
+
+    wait_until(tried, "it was tried again")
+    log = f"the container did not start: {cause}"
+    wait_until(
+        lambda: shared.run("app", "logs", name, "--tail", "1000").stdout.count(log) == len(lines(journal)),
+        "all is told",
+    )
+    assert shared.app(name)["functions"][0]["containers"] == 0
 
 
 def test_many_requests_at_once_count_as_one_failure(shared: Machine, tmp_path: Path) -> None:
@@ -318,6 +353,7 @@ def test_an_unexpected_end_is_in_the_logs(shared: Machine, urls: dict[str, str])
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
+UNGROUPED = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh"]
 GREEDY = """
 import modal, subprocess, time
 
@@ -348,15 +384,20 @@ def leaks_while_it_answers():
 """
 
 
-def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered(machine: Machine) -> None:
+@pytest.mark.parametrize("prefix", [[], UNGROUPED], ids=["as it is", "without groups"])
+def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered(
+    machine: Machine, prefix: list[str]
+) -> None:
     """With 500 and Modal's words, once, not by four containers; the log says why; the next one gets a new container.
 
-    Where no control groups can be made, Python cannot have more, and the container lives.
+    Where no control groups can be made, Python cannot have more, and the container lives; it ends when it is told to.
     """
-    machine.up()
+    machine.prefix = prefix
+    server = machine.up()
     machine.write("greedy.py", GREEDY)
     urls = machine.deploy("greedy.py")
     limited = can_limit_memory(machine)
+    assert not (prefix and limited)
     text = "modal-http: internal error: function was terminated by signal" if limited else "Internal Server Error"
     for _ in range(3):
         assert machine.request(urls["leak"]).json == 0 or not limited
@@ -367,6 +408,9 @@ def test_a_container_that_takes_too_much_memory_ends_and_its_request_is_answered
     call = Call(machine, urls["leaks_while_it_answers"])
     call.until(b"begun")
     assert not call.rest().endswith(b"0\r\n\r\n")
+    began = time.monotonic()
+    assert server.interrupt() == 0
+    assert time.monotonic() - began < 20
 
 
 def test_no_control_group_outlives_its_container_or_its_server(machine: Machine) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -164,6 +167,68 @@ def test_containers_have_private_folders_for_temporary_files(machine: Machine, s
     assert spy("len(os.listdir(tempfile.gettempdir()))") == 1
     assert victim(f"os.path.exists({folder!r})") is False
     assert spy(f"oct(os.stat({folder!r}).st_mode)") == "0o41777"
+
+
+def test_what_a_container_does_to_its_code_is_its_own(machine: Machine) -> None:
+    """It may change, add and remove files: other apps with the same ones, later deploys and its next container find
+    them as they were."""
+    note = machine.write("data/note.txt", "as deployed")
+    apps = {name: _with_data(machine, name) for name in ("painter", "beholder")}
+    read = "pathlib.Path('data/note.txt').read_text()"
+    paint = "os.chmod('data/note.txt', 0o600) or pathlib.Path('data/note.txt').write_text('painted') and " + read
+    assert apps["painter"](paint) == "painted"
+    assert apps["painter"]("os.rename('painter.py', 'gone.py') or pathlib.Path('new').write_text('new')") == 3
+    assert apps["painter"]("sorted(name for name in os.listdir() if 'ain' in name or name in ('gone.py', 'new'))") == [
+        *("gone.py", "new")
+    ]
+    assert apps["beholder"](read) == "as deployed"
+    assert {path.read_text() for path in machine.home.glob("bundles/*/data/note.txt")} == {"as deployed"}
+    assert hashlib.sha256(note.read_bytes()).hexdigest() in {
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in machine.home.glob("blobs/??/*")
+    }
+    for container in machine.containers():
+        container.kill()
+    assert apps["painter"](read) == "as deployed"
+    assert apps["painter"]("os.path.exists('new')") is False
+    again = _with_data(machine, "painter", "# another version\n")
+    assert again(read) == "as deployed"
+
+
+@pytest.fixture
+def stacked() -> Iterator[Machine]:
+    """A laptop whose home is on overlayfs, as inside of somebody else's container; its path is short, so that all of
+    it is there."""
+    with tempfile.TemporaryDirectory(prefix="portico-") as folder:
+        machine = Machine(Path(folder))
+        layers = [Path(folder, name) for name in ("lower", "upper", "work", "home")]
+        for layer in layers:
+            layer.mkdir()
+        options = "lowerdir={},upperdir={},workdir={}".format(*layers)
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "none", machine.home], check=True)
+        try:
+            yield machine
+            machine.close()
+        finally:
+            subprocess.run(["umount", "--lazy", str(machine.home)], check=True)
+
+
+def test_where_its_code_cannot_be_its_own_it_cannot_be_changed(stacked: Machine) -> None:
+    """The kernel lays nothing over such a folder: it is read-only, and a container is told so."""
+    stacked.write("data/note.txt", "as deployed")
+    ask = _with_data(stacked, "painter")
+    attempt = "pathlib.Path('data/note.txt').{}"
+    assert ask(attempt.format("write_text('painted')")) == "OSError"
+    assert ask(attempt.format("unlink()")) == "OSError"
+    assert ask("pathlib.Path('new').touch()") == "OSError"
+    assert ask(attempt.format("read_text()")) == "as deployed"
+    assert ask("pathlib.Path(tempfile.gettempdir(), 'new').write_text('new')") == 3
+
+
+def _with_data(machine: Machine, name: str, more: str = "") -> Try:
+    """An app that travels with a folder of data."""
+    image = "image=modal.Image.debian_slim().add_local_dir('data', '/root/data')"
+    machine.write(f"{name}.py", more + SPY.format(name=name).replace("min_containers=1", image))
+    return _ask(machine, machine.deploy(f"{name}.py")["tries"])
 
 
 def test_the_environment_is_not_the_servers(machine: Machine, spy: Try) -> None:

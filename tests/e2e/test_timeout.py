@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.calls import Call
@@ -25,6 +28,16 @@ async def patient(seconds: float = 30):
 @modal.fastapi_endpoint()
 def stubborn(seconds: float = 60):
     time.sleep(seconds)
+    return os.getpid()
+
+
+@app.function(timeout=1, startup_timeout=30, max_containers=1)
+@modal.concurrent(max_inputs=5)
+@modal.fastapi_endpoint()
+async def blocks(begun: str = ""):
+    if begun:
+        open(begun, "w").close()
+        time.sleep(60)
     return os.getpid()
 
 
@@ -88,6 +101,28 @@ def test_a_container_that_cannot_end_a_late_input_is_replaced(shared: Machine, u
     assert shared.request(url).text.startswith(TIMED_OUT)
     wait_until(lambda: before not in [c.pid for c in shared.containers()], "the container is gone")
     assert shared.request(f"{url}/?seconds=0").json != before
+
+
+def test_a_function_that_blocks_the_loop_harms_its_own_container_only(
+    shared: Machine, urls: dict[str, str], tmp_path: Path
+) -> None:
+    """What else is in there is answered in time, if not well, and the container is replaced; others notice nothing."""
+    url = urls["blocks"]
+    before = shared.request(url).json
+    blocked = Call(shared, f"{url}/?begun={tmp_path / 'begun'}")
+    wait_until((tmp_path / "begun").exists, "it blocks")
+    beside = [Call(shared, url) for _ in range(4)]
+    waiting = Call(shared, url)  # for a slot: there are no more
+    slowest = 0.0
+    while before in [container.pid for container in shared.containers()]:
+        began = time.monotonic()
+        assert shared.request(f"{urls['patient']}/?seconds=0").status == 200
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 3
+    for call in (blocked, *beside):
+        answer = call.answer()
+        assert (answer.status, answer.text.partition(" (")[0]) == (500, TIMED_OUT)
+    assert waiting.answer().json == shared.request(url).json != before
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])

@@ -677,7 +677,7 @@ def test_where_ports_are_shared_a_taken_one_is_a_clear_error(machine: Machine, m
         url = machine.deploy("first.py")["files"]
         assert "Directory listing" in machine.request(url).text
         said = " ".join(machine.run("deploy", "second.py", code=1).stderr.split())
-        assert f"Port {port} is taken by a process of another container or user; the kernel gives" in said
+        assert f"Port {port} is taken by the function 'files' of the app 'first'; the kernel gives" in said
         assert "After 2 s it listens on 127.0.0.1:" in machine.run("deploy", "inner.py", code=1).stderr
         machine.run("app", "stop", "first", "--yes")
         wait_until(lambda: not machine.containers(), "the port is free")

@@ -157,6 +157,7 @@ class CountedLease:
         self.address = "127.0.0.1:80" if foreign else "/container"
         self.is_foreign = foreign
         self.takes_connections = False
+        self.stopping = False
         self.overran = False
         self.queued = 0
         self._ends = ends

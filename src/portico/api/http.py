@@ -79,7 +79,7 @@ async def read_document(request: Request, decoder: msgspec.json.Decoder[_T]) -> 
         body += chunk
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the latter of what is nested too deeply
         raise InvalidError(f"The request's body is not what this address expects: {error}.") from None
 
 

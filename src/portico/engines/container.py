@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,9 @@ _NEXT: dict[Phase, set[Phase]] = {
 class ProcessContainer:
     """A container that is a process; see `model.ports.Container`. `on_gone` is called before `exited` is reported.
 
-    folder: its own, which it makes; whoever hears `on_gone` removes it. `origin` is what it is forked from; `survivors`
-    are the process ids of containers that a snapshot leaves behind when it ends.
+    folder: its own, which it makes; whoever hears `on_gone` removes it. beside: gives all containers of the engine.
+    `origin` is what it is forked from; `survivors` are the process ids of containers that a snapshot leaves behind when
+    it ends.
     """
 
     is_snapshot = False
@@ -59,9 +60,11 @@ class ProcessContainer:
         groups: Groups,
         events: ContainerEvents,
         on_gone: Callable[[ProcessContainer], None],
+        beside: Callable[[], Iterable[ProcessContainer]] = tuple,
     ) -> None:
         self.id = start.container_id
         self.move(folder)
+        self.was_killed = False
         self.takes_connections = start.function.program is None
         self.start = start
         self.phase = Phase.QUEUED
@@ -71,6 +74,7 @@ class ProcessContainer:
         self._groups = groups
         self._events = events
         self._on_gone = on_gone
+        self._beside = beside
         self._lifeline: PacketChannel | None = None
         self._tether: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -162,6 +166,7 @@ class ProcessContainer:
         if self.phase in (Phase.QUEUED, Phase.STARTING):
             cause = f"The container ended while it started: {status}."
             self._events.failed(self, StartFailure(cause, killed=killed))
+        self.was_killed = killed
         self._to(Phase.GONE)
         self._release()
         self._on_gone(self)
@@ -204,10 +209,20 @@ class ProcessContainer:
         match message:
             case wire.Ready(address):
                 self.is_ready(address)
-            case wire.Failed(cause, detail, killed):
+            case wire.Failed(cause, detail, killed, taken):
+                if taken and (holder := self._holder(taken)):
+                    cause = f"Port {taken} is taken by {holder}; {cause.rpartition('; ')[2]}"
                 self.fail(StartFailure(cause, detail, killed))
             case wire.Done(input_id):
                 self._events.finished(self, input_id)
+
+    def _holder(self, port: int) -> str | None:
+        """Which function's container has a port of the machine's."""
+        for other in self._beside():
+            program = other.start.function.program
+            if other is not self and program is not None and program.port == port:
+                return f"the function {other.start.function.name!r} of the app {other.start.app_name!r}"
+        return None
 
     def _set_timer(self, seconds: float, action: Callable[[], None]) -> None:
         self._clear_timer()

@@ -112,6 +112,7 @@ class FakeContainer:
         self.stopped: float | None = None
         self.killed = False
         self.overran = False
+        self.was_killed = False
         self._events = events
         self._handler = handler
         self._ready = False

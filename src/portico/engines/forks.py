@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 
 from portico.engines import launch
@@ -48,6 +48,11 @@ class ForkServer(ABC):
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._containers: dict[str, ProcessContainer] = {}
+
+    @property
+    def containers(self) -> Collection[ProcessContainer]:
+        """Those that are not gone."""
+        return self._containers.values()
 
     def fork(self, container: ProcessContainer) -> None:
         """Fork this container, as soon as the process is warm."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from portico.engines.container import ProcessContainer
+from portico.engines.folders import remove_folder
 from portico.engines.groups import Groups
 from portico.engines.snapshot import Snapshot
 from portico.engines.template import Template
@@ -68,7 +68,7 @@ class ProcessEngine:
             container = ProcessContainer(start, folder, self._groups, events, on_gone=lambda container: None)
             asyncio.get_running_loop().call_soon(container.fail, StartFailure(str(error)))
             return container
-        container = ProcessContainer(start, folder, self._groups, events, on_gone=self._forget)
+        container = ProcessContainer(start, folder, self._groups, events, on_gone=self._forget, beside=self._containers)
         if start.snapshot is None or start.snapshot in self._unfit:
             template.fork(container)
         else:
@@ -129,6 +129,10 @@ class ProcessEngine:
             template.start()
         return template
 
+    def _containers(self) -> Iterator[ProcessContainer]:
+        for origin in (*self._templates, *self._snapshots):
+            yield from origin.containers
+
     def _snapshot(self, name: str, start: ContainerStart, template: Template) -> Snapshot:
         current = self._current_snapshots.get(name)
         if current is not None and current.fits(start):
@@ -177,7 +181,7 @@ class ProcessEngine:
         gone = f"{folder}.gone"
         with contextlib.suppress(FileNotFoundError):  # it has not come so far as to be made
             os.rename(folder, gone)  # nobody connects from now on
-            removal = asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(gone, ignore_errors=True))
+            removal = asyncio.get_running_loop().run_in_executor(None, remove_folder, gone)
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
 

@@ -13,7 +13,7 @@ from portico.ingress.ports import Endpoint, Lease, Refusal, Route
 from portico.ingress.redirect import Result
 from portico.wire.calls import CONTENT_TYPE, STOPPED_TRAILER
 from portico.wire.container import OFFER
-from portico.wire.websocket import CLOSING, Tunnel
+from portico.wire.websocket import Tunnel
 
 if TYPE_CHECKING:
     from portico.ingress.client import ClientConnection
@@ -270,8 +270,11 @@ class Exchange:
 
     def timed_out(self) -> None:
         """It has run for longer than it may."""
+        if self.tunnel is not None:
+            self.tunnel.time_is_up()  # the end of its connections, soon, is the end of its input
+            return
         phase, self.phase = self.phase, ENDED
-        if phase not in (SENT, ANSWERING, TUNNEL):
+        if phase not in (SENT, ANSWERING):
             self.phase = phase
             return
         is_call = self.head.find(b"content-type") == CONTENT_TYPE
@@ -333,7 +336,7 @@ class Exchange:
             self._hand_over(self.client, self.upstream, head)
             return None
         self.phase = TUNNEL
-        self.tunnel = Tunnel(self.client.write, self.upstream.write, self.client.ingress.max_message, self._oversized)
+        self.tunnel = Tunnel(self.client.write, self.upstream.write, self.client.ingress.max_message, self._ending)
         self.client.write(head)
         self.client.resume()
         if self._early:
@@ -417,6 +420,8 @@ class Exchange:
             lease.cancel()
             assert self.tunnel is not None
             assert not isinstance(self.client, Result)
+            if lease.stopping:
+                self.tunnel.container_has_gone()
             self.client.tunnel_ended(self.tunnel)
         elif phase is ANSWERING:
             lease.cancel()
@@ -478,14 +483,14 @@ class Exchange:
         upstream.part(bytes(self._early))
         self._take_lease().hand_over(client.detach(), head)
 
-    def _oversized(self) -> None:
-        """A message is too large, and both sides have been told."""
+    def _ending(self, within: float) -> None:
+        """Both sides of a WebSocket have been told to close it."""
         assert self.upstream is not None
         assert not isinstance(self.client, Result)
         # What still comes is the rest of a frame of bounded size, or is thrown away: so both sides may send again.
         self.upstream.resume()
         self.client.resume()
-        self.client.close_within(CLOSING)
+        self.client.close_within(within)
 
     def _delivering(self) -> None:
         if self._result is not None and self.client is not self._result:

@@ -39,6 +39,10 @@ class Lease(Protocol):
         """Whether the container ends because it took more memory than it may."""
 
     @property
+    def stopping(self) -> bool:
+        """Whether the container was told to end."""
+
+    @property
     def takes_connections(self) -> bool:
         """Whether the container may be handed the client's connection of a WebSocket."""
 

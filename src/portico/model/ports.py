@@ -73,6 +73,7 @@ class Container(Protocol):
     # socket of its own, whose path has `door_of` the method behind this.
     address: str
     takes_connections: bool  # whether it may be handed those of clients
+    was_killed: bool  # whether it has ended by SIGKILL, which no process sends by itself
 
     def hand_over(self, input_id: str, descriptor: int, head: bytes) -> None:
         """Give it the client's connection of a WebSocket that it has accepted, and the answer that is due there.

@@ -1,9 +1,10 @@
 """What a container sees of the machine: namespaces of its own, in which what is not its own is covered.
 
 A user namespace keeps it from looking into processes outside: the kernel refuses it their environment, memory, open
-files and root folder, although they may be the same user's. A mount namespace in that covers folders with empty ones.
-Then the container gives up the rights that could undo it. The user's identity, and what it
-may do with files that are not covered, stay as they are.
+files and root folder, although they may be the same user's. A mount namespace in that covers folders with empty
+ones, and lays a folder of the container's own over the bundle: what it writes there is its own, the bundle stays as it
+is. Then the container gives up the rights that could undo it. The user's identity, and what it may do with files that
+are not covered, stay as they are.
 
 The fork server answers for the part that a process cannot do for itself: `Gate`.
 """
@@ -16,14 +17,16 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-from portico.wire.container import View
+from portico.wire.container import OVER, View
 
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000
-_NO_SUID, _NO_DEVICES, _BIND, _RECURSIVE = 2, 4, 4096, 16384
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT, _BIND, _RECURSIVE = 1, 2, 4, 32, 4096, 16384
+_RELATIVE_TIMES: Final = 1 << 21
+_LOCKED: Final = 2 | 4 | 8 | 1024 | 2048  # what a mount says of set-user-id, devices, programs and times
 _DROP_BOUND: Final = 24  # PR_CAPBSET_DROP
 _CAPABILITIES_3: Final = 0x20080522
 # What root keeps of its rights, in its own namespace: over files, identities and processes below it; none over mounts.
@@ -65,12 +68,14 @@ class Gate:
                 raise OSError(errno.EPERM, "the container's user namespace could not be set up")
 
 
-def confine(view: View, gate: Gate) -> None:
-    """See only this from now on. For a process of one thread. OSError when that cannot be."""
+def confine(view: View, gate: Gate, bundle: str) -> None:
+    """See only this and the bundle from now on. For a process of one thread. OSError when that cannot be."""
     _check(_libc.unshare(_NEW_USERS | _NEW_MOUNTS))
     gate.pass_through()
     os.chdir("/")  # a folder that is covered could still be used by who stands in it
-    _cover(view)
+    with _handles(bundle, view.folder) as (below, own):
+        _cover(view)
+        _shield(bundle, below, own)
     _give_up_rights()
 
 
@@ -124,13 +129,11 @@ def _cover(view: View) -> None:
     hidden = [os.path.realpath(folder) for folder in view.hidden if os.path.isdir(folder)]
     steps = plan(hidden, [os.path.realpath(path) for path in (view.folder, *view.shown) if os.path.exists(path)])
     with contextlib.ExitStack() as undo:
-        below = {}
-        for path in (path for path, is_shown in steps if is_shown):
-            below[path] = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            undo.callback(os.close, below[path])
+        again = [path for path, is_shown in steps if is_shown]
+        below = dict(zip(again, undo.enter_context(_handles(*again)), strict=True))
         for path, is_shown in steps:
             if is_shown:
-                _put_back(path, f"/proc/self/fd/{below[path]}")
+                _put_back(path, below[path])
             else:
                 os.makedirs(path, exist_ok=True)  # it is gone when it was in another one
                 _mount("tmpfs", path, "tmpfs", _NO_SUID | _NO_DEVICES, "size=1m,mode=700")
@@ -138,6 +141,35 @@ def _cover(view: View) -> None:
         _put_back(os.path.realpath(view.temporary), os.path.join(view.folder, "tmp"))
     for path in filter(os.path.exists, view.blank):
         _mount("/dev/null", os.path.realpath(path), None, _BIND)
+
+
+def _shield(bundle: str, below: str, own: str) -> None:
+    """Let writes to the bundle go to the container's own folder. Where the kernel cannot do that, they fail."""
+    layers = []
+    for name in ("upper", "work"):
+        os.mkdir(f"{own}/{OVER}{name}", mode=0o700)
+        layers.append(f"{name}dir={own}/{OVER}{name}")
+    try:
+        _mount("none", bundle, "overlay", _NO_SUID | _NO_DEVICES, f"userxattr,lowerdir={below},{','.join(layers)}")
+    except OSError:
+        _mount(below, bundle, None, _BIND)
+        _mount("none", bundle, None, _REMOUNT | _BIND | _READ_ONLY | _flags(bundle))
+
+
+def _flags(path: str) -> int:
+    """What a mount of the machine says, and a remount of it in a namespace below has to say again."""
+    flags = os.statvfs(path).f_flag
+    return flags & _LOCKED | (_RELATIVE_TIMES if flags & 4096 else 0)
+
+
+@contextlib.contextmanager
+def _handles(*paths: str) -> Iterator[tuple[str, ...]]:
+    """Names by which these are reached also when they are covered."""
+    with contextlib.ExitStack() as undo:
+        descriptors = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]
+        for descriptor in descriptors:
+            undo.callback(os.close, descriptor)
+        yield tuple(f"/proc/self/fd/{descriptor}" for descriptor in descriptors)
 
 
 def _put_back(path: str, source: str) -> None:

@@ -31,6 +31,7 @@ from portico.wire import container as wire
 from portico.wire.websocket import LIMIT_VARIABLE, MAX_MESSAGE
 
 _START_FAILED = 1  # exit status
+_DAWDLE = 0.1  # seconds that the server's thread may be late with what is due
 
 
 def main(descriptors: Descriptors, gate: confine.Gate | None, programs: list[str]) -> NoReturn:
@@ -108,7 +109,7 @@ def _confine(launch: wire.Launch, view: wire.View, lifeline: Lifeline, gate: con
         if gate is not None:
             if view.temporary:
                 isolate.copy_files(view.temporary, temporary)
-            confine.confine(view, gate)
+            confine.confine(view, gate, launch.bundle_dir)
             limits.limit_processes()
     except OSError as error:
         gone = isinstance(error, ConnectionError)  # the fork server, at the other end of the gate
@@ -149,7 +150,8 @@ def _live(launch: wire.Launch, lifeline: Lifeline, prepared: Prepared | None = N
         service.end(_explain)
     except BaseException as error:  # sys.exit() in the user's module is a failed start like any other
         _flush()
-        lifeline.fail(*_explain(error))
+        taken = error.port if isinstance(error, program.PortTakenError) else 0
+        lifeline.fail(*_explain(error), taken=taken)
         return _START_FAILED
     return 0
 
@@ -210,14 +212,28 @@ async def _serve(launch: wire.Launch, lifeline: Lifeline, service: Service) -> N
         explain=_explain,
     )
 
+    loop = asyncio.get_running_loop()
+    left = asyncio.Event()
+
+    def hear(message: wire.Cancel | wire.Stop) -> None:
+        server.hear(message)
+        if isinstance(message, wire.Stop):
+            loop.call_later(serve.last_moments(message.grace)[1] + _DAWDLE, left.set)
+
     def on_ready() -> None:
-        plain.home().call_soon_threadsafe(lifeline.listen, server.hear, server.take_over)
+        loop.call_soon_threadsafe(lifeline.listen, hear, server.take_over)
         lifeline.send(wire.Ready())
         gc.enable()  # the template turned it off: nothing that was made so far will be garbage
 
     if service.is_plain:
         in_threads = threads.limit_frameworks(launch.function.concurrency.max_inputs)
-        await plain.serve(lambda: server.run(on_ready), in_threads)
+        # a function that never ends keeps the server's thread: exit handlers then run without waiting for that
+        serving = asyncio.ensure_future(plain.serve(lambda: server.run(on_ready), in_threads))
+        leaving = asyncio.ensure_future(left.wait())
+        await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if serving.done():
+            serving.result()
     else:
         await server.run(on_ready)
 

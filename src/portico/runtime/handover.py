@@ -6,7 +6,7 @@ ingress as ever; the connection comes back over the lifeline, with the head that
 Laws:
 1. What the client sent before comes on the request's connection, to its end; only then the client's own is read.
 2. What the app sends behind its answer waits until the client's connection is there, and goes out behind the head.
-3. Messages that are too large are as they are in the ingress: both sides get a Close frame.
+3. Messages that are too large are as they are in the ingress: both sides get a Close frame; also when its time is up.
 4. The app's protocol sees one transport, from the beginning to the end.
 """
 
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from portico.wire.websocket import CLOSING, Tunnel
+from portico.wire.websocket import Tunnel
 
 LINGER: Final = 2.0  # seconds for a client to read what was sent, before its connection is closed
 _SWITCHING: Final = b"HTTP/1.1 101 "
@@ -39,7 +39,7 @@ class Handover(asyncio.Transport):
         self._client: asyncio.Transport | None = None
         self._above = above
         self._on_end = on_end
-        self._tunnel = Tunnel(self._send, self._deliver, max_message, self._oversized)
+        self._tunnel = Tunnel(self._send, self._deliver, max_message, self._ending)
         self._loop = asyncio.get_running_loop()
         self._switched = False  # the app has accepted
         self._drained = False  # what the client sent before has come in whole
@@ -66,6 +66,13 @@ class Handover(asyncio.Transport):
             return
         connection.setblocking(False)
         self._taking = self._loop.create_task(self._take(connection, head))
+
+    def time_is_up(self) -> None:
+        """End the WebSocket, with a word to both sides where they speak to each other already."""
+        if self._client is None or self._closing:
+            self.end()
+        else:
+            self._tunnel.time_is_up()
 
     def end(self) -> None:
         """End the WebSocket at once."""
@@ -253,9 +260,9 @@ class Handover(asyncio.Transport):
         if not self._closing:
             self._above.data_received(data)
 
-    def _oversized(self) -> None:
+    def _ending(self, within: float) -> None:
         self.resume_reading()  # what still comes is the rest of a frame of bounded size, or is thrown away
-        self._abort_within(CLOSING)
+        self._abort_within(within)
 
     def _hang_up(self, client: asyncio.Transport) -> None:
         """Close. A client that still sends gets time to read: closing at once would reset its connection."""

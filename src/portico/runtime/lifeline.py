@@ -21,6 +21,7 @@ class Lifeline:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._packet = bytearray(wire.MAX_PACKET)  # made now: a container hears also when there is no memory left
 
     @property
     def channel(self) -> socket.socket:
@@ -34,9 +35,9 @@ class Lifeline:
         except OSError:
             return  # the tether is about to end this process
 
-    def fail(self, cause: str, detail: str, *, killed: bool = False) -> None:
+    def fail(self, cause: str, detail: str, *, killed: bool = False, taken: int = 0) -> None:
         """Say that the container cannot become ready; see `wire.Failed`."""
-        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail), killed))
+        self.send(wire.Failed(cause[:_MAX_CAUSE], shorten(detail), killed, taken))
 
     def listen(
         self,
@@ -61,11 +62,12 @@ class Lifeline:
     def _receive(self) -> tuple[bytes, Sequence[int]]:
         # `socket.recv_fds` does not pass flags on in Python 3.11, and would wait
         try:
-            packet, ancillary, _, _ = self._socket.recvmsg(wire.MAX_PACKET, socket.CMSG_LEN(4), _FLAGS)
+            size, ancillary, _, _ = self._socket.recvmsg_into([self._packet], socket.CMSG_LEN(4), _FLAGS)
         except BlockingIOError:
             return b"", ()
         except OSError:
-            packet, ancillary = b"", []
+            size, ancillary = 0, []
+        packet = bytes(memoryview(self._packet)[:size])
         if not packet:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
         return packet, [struct.unpack("i", data)[0] for _, _, data in ancillary]

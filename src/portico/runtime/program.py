@@ -34,6 +34,14 @@ _FILTERED, _UNFILTERED, _STARTED = b"filtered", b"unfiltered", b"started"  # wha
 Load = Callable[[], Callable[[], Any]]  # imports the user's file, gives the function
 
 
+class PortTakenError(InvalidError):
+    """A port of the machine's that the program needs is somebody else's."""
+
+    def __init__(self, port: int, holder: str, why: str) -> None:
+        super().__init__(f"Port {port} is taken by {holder}; {why}.")
+        self.port = port
+
+
 def run(web: WebSpec, lifeline: Lifeline, load: Load) -> int:
     """Keep the program that the function starts; the exit status. Returns twice, once in each process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -74,12 +82,12 @@ def _claim(port: int, obstacle: str) -> socket.socket:
     """Take the machine's own port, as far as containers are concerned, until what is returned is closed."""
     why = f"the kernel gives containers no ports of their own: {obstacle}"
     for inode in listening.listeners(port):
-        raise InvalidError(f"Port {port} is taken by {listening.title(listening.holder(inode))}; {why}.")
+        raise PortTakenError(port, listening.title(listening.holder(inode)), why)
     lock = socket.socket(socket.AF_UNIX)
     try:
         lock.bind(f"\0portico-port-{port}")
     except OSError:
-        raise InvalidError(f"Port {port} is taken by another container; {why}.") from None
+        raise PortTakenError(port, "another container", why) from None
     return lock
 
 

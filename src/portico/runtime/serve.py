@@ -111,7 +111,7 @@ class Server:
         """The same on the loop that serves."""
         if isinstance(message, Cancel):
             if handover := self._state.handovers.get(message.input_id):
-                handover.end()
+                handover.time_is_up()
             self._guard.cancel(message.input_id)
         else:
             self._stop_within(message.grace)
@@ -122,22 +122,27 @@ class Server:
             self._stop.set_result(grace)
 
     async def _drain(self, grace: float) -> None:
-        """Let the running inputs finish. Near the end of the grace, cancel the rest."""
-        deadline = asyncio.get_running_loop().call_later(max(grace - 1.0, grace / 2), self._give_up)
+        """Let the running inputs finish. Near the end of the grace, cancel the rest, and leave alone what goes on."""
         for connection in list(self._state.connections):
             if isinstance(connection, HttpProtocol):  # a WebSocket is one running input
                 connection.shutdown()
+        finishing = asyncio.ensure_future(self._finish())
+        until_cut, until_left = last_moments(grace)
+        if not await _within(until_cut, finishing):
+            self._give_up()
+            await _within(until_left - until_cut, finishing)
+
+    async def _finish(self) -> None:
         if self._state.tasks:
             await asyncio.wait(list(self._state.tasks))
         await self._connections.empty()
-        deadline.cancel()
 
     def _give_up(self) -> None:
         """End what still runs. A request without an answer gets none from here: the ingress may ask elsewhere."""
         self._guard.cancel_all()
         for connection in list(self._state.connections):
-            if isinstance(connection, HttpProtocol):
-                connection.transport.close()
+            if isinstance(connection, _Protocol):
+                connection.give_up()
             else:
                 connection.shutdown()
 
@@ -176,6 +181,21 @@ class _Door:
         return await loop.create_unix_server(create, self._path, backlog=2048)
 
 
+def last_moments(grace: float) -> tuple[float, float]:
+    """In how many seconds what still runs is cut off, and in how many what goes on all the same is left alone.
+
+    The rest of the grace is for exit handlers.
+    """
+    rest = min(1.0, grace / 2)
+    return grace - rest, grace - rest / 2
+
+
+async def _within(seconds: float, work: asyncio.Future[None]) -> bool:
+    """Whether it is done by then."""
+    done, _ = await asyncio.wait({work}, timeout=seconds)
+    return bool(done)
+
+
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("inputs come through doors")
 
@@ -190,6 +210,10 @@ class _Protocol(HttpProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().connection_made(transport)
+
+    def give_up(self) -> None:
+        """What runs on it is to end now."""
+        self.transport.close()
 
     def _expect_connection(self) -> None:
         """If the ingress offers the client's connection, what follows goes by way of what will take that over."""
@@ -234,6 +258,12 @@ class _TunnelProtocol(_Protocol):
         self._tunnel = Tunnel(self.transport)
         self.scope["extensions"] = {EXTENSION: self._tunnel}
         return False
+
+    def give_up(self) -> None:
+        if self._tunnel is not None and self._tunnel.taken:
+            self._tunnel.end()
+        else:
+            super().give_up()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:

@@ -228,6 +228,7 @@ class _PassageLease:
         self.is_foreign = False
         self.overran = False
         self.takes_connections = False
+        self.stopping = False
         self.queued = 0
 
     def release(self) -> None:

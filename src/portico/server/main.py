@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing import Final
 import uvloop
 
 from portico.engines import groups
+from portico.engines.folders import remove_folders
 from portico.engines.process import ProcessEngine
 from portico.ingress.door import IngressOptions
 from portico.ingress.front import Front
@@ -281,7 +281,7 @@ def _home(home: Path) -> Iterator[None]:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """The public door's socket, bound; and the folder of our own sockets."""
     _private(settings.run_dir)
-    shutil.rmtree(settings.run_dir / "c", ignore_errors=True)  # what a server that was killed has left
+    remove_folders(settings.run_dir / "c")  # what a server that was killed has left
     _private(settings.run_dir / "c")
     host = settings.listen_host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -40,7 +40,7 @@ SHUTTING_DOWN = Refusal(503, "modal-http: the server is shutting down", retry_af
 
 CANCEL_GRACE: Final = 5.0  # seconds for an input that ran out of time to end; then its container is killed
 CUT_GRACE: Final = 5.0  # seconds for what has drained too long to end by itself
-KILLED_IN_A_ROW: Final = 3  # starts that others ended; one more counts as a function that cannot start
+KILLED_IN_A_ROW: Final = 3  # that others ended as they started or soon after; one more counts as one that cannot live
 QUICK_DEATH: Final = 5.0  # seconds after which a container that dies is not taken for one that cannot live
 NEVER: Final = float("inf")
 
@@ -86,6 +86,11 @@ class SlotLease(Lease["Worker", Waiter]):
     def overran(self) -> bool:
         """Whether the container took more memory than it may."""
         return self.member.container.container.overran
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the container was told to end."""
+        return self.member.container.stopping
 
     @property
     def queued(self) -> int:
@@ -168,6 +173,7 @@ class Supervisor:
         self._backoff = Backoff()
         self._last_failure: StartFailure | None = None
         self._quick_deaths = 0
+        self._died_at = 0.0
         self._killed_starts = 0  # in a row
         self._killed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -427,14 +433,18 @@ class Supervisor:
                 waiter.refused(refusal)
 
     def _died(self, worker: Worker, status: str, *, had_inputs: bool) -> None:
-        """A container that was ready has gone by itself. One that does so again and again is a failing start, unless
-        its inputs may be why: those fail, and the next ones get a new one."""
+        """A container that was ready has gone unexpectedly. One that does so again and again is a failing start, unless
+        its inputs may be why: those fail, and the next ones get a new one. Those that die side by side count as one."""
         log.warning("%s of %s ended unexpectedly: %s", worker.container.id, self.function.name, status)
         self._notify(worker.container.id, f"the container ended unexpectedly: {status}")
         now = self._loop.time()
         quick = not worker.served and not had_inputs and now - worker.ready_at < QUICK_DEATH
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths > 1:
+        if not quick:
+            self._quick_deaths = 0
+        elif worker.began >= self._died_at:
+            self._quick_deaths += 1
+            self._died_at = now
+        if self._quick_deaths > (KILLED_IN_A_ROW if worker.container.was_killed else 1):
             self._backoff.failed(now)
             self._last_failure = StartFailure(f"the container ends soon after its start ({status})")
 

@@ -22,7 +22,15 @@ from typing import BinaryIO
 
 from portico.model.errors import InvalidError, StateError
 from portico.model.spec import Bundle, FileEntry
-from portico.store.bytecode import CACHE_TAG, MOST, compile_module, worth_compiling
+from portico.store.bytecode import (
+    CACHE_TAG,
+    LONG,
+    MOST,
+    SHORT,
+    compile_long_module,
+    compile_module,
+    worth_compiling,
+)
 from portico.store.files import TEMPORARY, copy, link, make_private, publish, remove, rename_folder, temporary_file
 
 MAX_BLOB = 4 * 1024**3  # bytes
@@ -60,7 +68,7 @@ class FolderBlobs:
     async def materialize(self, bundle: Bundle) -> Path:
         """A folder with the bundle's files; InvalidError for a bad path and for a content that is not here or damaged.
 
-        Small modules come with their bytecode.
+        Modules come with their bytecode, but for very large ones.
         """
         return await asyncio.to_thread(self._materialize, bundle)
 
@@ -125,9 +133,9 @@ class FolderBlobs:
         for entry in filter(worth_compiling, bundle.files):
             place = self._compiled / f"{entry.digest}.{CACHE_TAG}.pyc"
             if not place.exists():
-                if compiled_now == MOST:
+                if compiled_now >= MOST:
                     continue
-                compiled_now += 1
+                compiled_now += 1 if entry.size <= SHORT else LONG
                 self._compile(entry, place)
             source = folder / entry.path
             with contextlib.suppress(OSError):  # it only saves time; and a bundle may have such a file itself
@@ -135,7 +143,8 @@ class FolderBlobs:
                 os.link(place, source.parent / "__pycache__" / f"{source.stem}.{CACHE_TAG}.pyc")
 
     def _compile(self, entry: FileEntry, place: Path) -> None:
-        compiled = compile_module(self._place(entry.digest).read_bytes(), entry.path)
+        source = self._place(entry.digest).read_bytes()
+        compiled = (compile_module if entry.size <= SHORT else compile_long_module)(source, entry.path)
         if compiled is not None:
             make_private(self._compiled)
             with temporary_file(self._compiled) as (file, name):

@@ -17,6 +17,7 @@ MAX_PACKET = 64 * 1024
 # and OFFER behind it where the container will be handed the client's connection if it accepts a WebSocket
 INPUT_HEADER = b"x-portico-input"
 OFFER = b"over"
+OVER = "bundle-"  # how the names of the folders begin in which a container has what it wrote over its bundle
 HELD_HEADER = b"x-portico-held"  # container -> ingress: the slot is given back by `Done`, not by the response's end
 
 
@@ -155,12 +156,14 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Container -> server: it cannot become ready. `cause` is one line; `detail` a traceback, cut to fit a packet.
 
-    killed: its template was, while the container needed it.
+    killed: its template was, while the container needed it. taken: a port that it could not have, or 0; the server
+    sees more than a container, and may say who has it.
     """
 
     cause: str
     detail: str = ""
     killed: bool = False
+    taken: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

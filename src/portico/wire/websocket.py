@@ -8,9 +8,11 @@ from typing import Final
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024  # bytes of payload in all frames of one message
 LIMIT_VARIABLE: Final = "PORTICO_MAX_WEBSOCKET_MESSAGE"  # tells servers and containers another limit
+GOING_AWAY: Final = 1001
 TOO_BIG: Final = 1009
 RESTART: Final = 1012
 CLOSING: Final = 5.0  # seconds for both sides to close once they were told to
+LATE: Final = 3.0  # the same when their time was up: less than there is until who does not end is killed
 
 _FINAL: Final = 0x80
 _COMPRESSED: Final = 0x40
@@ -141,24 +143,25 @@ class FrameCounter:
 class Tunnel:
     """A WebSocket between a client and a container: bytes pass as they come, and the frames among them are counted.
 
-    to_client and to_container: take what passes. on_too_large: hears when both were told that a message is too large.
+    to_client and to_container: take what passes. on_ending: hears when both were told to close, and within how long.
 
     Laws:
     1. What passes is not changed, not copied and not looked into, but for the headers of frames.
     2. No message above the limit passes, in either direction. Both sides get a Close frame instead, at the end of the
        frame that is on its way to them, and nothing after it.
-    3. Only its two sides end a WebSocket, unless it is ending by law 2: then it has `CLOSING` seconds.
+    3. Only its two sides end a WebSocket, unless it is ending by law 2, or its time is up, when both get a Close frame
+       in the same way: then it has some seconds. A client is also told when its container had to go.
     """
 
-    __slots__ = ("_inward", "_on_too_large", "_outward", "_to_client", "_to_container", "ending")
+    __slots__ = ("_inward", "_on_ending", "_outward", "_to_client", "_to_container", "ending")
 
     def __init__(
-        self, to_client: Writer, to_container: Writer, limit: int | None, on_too_large: Callable[[], None]
+        self, to_client: Writer, to_container: Writer, limit: int | None, on_ending: Callable[[float], None]
     ) -> None:
-        self.ending = False  # by law 2
+        self.ending = False  # by law 2, or because its time is up
         self._to_client = to_client
         self._to_container = to_container
-        self._on_too_large = on_too_large
+        self._on_ending = on_ending
         self._inward = FrameCounter(limit, masked=True)
         self._outward = FrameCounter(limit)
 
@@ -176,7 +179,7 @@ class Tunnel:
         if passing:
             self._to_container(passing)
         if self._inward.too_large and not self.ending:
-            self._end()
+            self._end(TOO_BIG, CLOSING)
 
     def from_container(self, data: bytes) -> None:
         """The container has sent this."""
@@ -184,16 +187,26 @@ class Tunnel:
         if passing:
             self._to_client(passing)
         if self._outward.too_large and not self.ending:
-            self._end()
+            self._end(TOO_BIG, CLOSING)
 
-    def _end(self) -> None:
+    def time_is_up(self) -> None:
+        """It has lived for as long as it may."""
+        if not self.ending:
+            self._end(GOING_AWAY, LATE)
+
+    def container_has_gone(self) -> None:
+        """It had to end, and its connection has: a client that it has not told hears it from us."""
+        if close := self._outward.end(RESTART):
+            self._to_client(close)
+
+    def _end(self, code: int, within: float) -> None:
         self.ending = True
         # the client first: the container may answer at once
-        if close := self._outward.end(TOO_BIG):
+        if close := self._outward.end(code):
             self._to_client(close)
-        if close := self._inward.end(TOO_BIG):
+        if close := self._inward.end(code):
             self._to_container(close)
-        self._on_too_large()
+        self._on_ending(within)
 
 
 def allowance(limit: int) -> int:

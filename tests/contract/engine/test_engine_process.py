@@ -111,7 +111,7 @@ async def test_a_start_that_takes_too_long_fails(engine: ProcessEngine, bundle: 
 
 
 async def test_a_program_is_served_where_it_listens_and_ends_when_it_is_told_to(
-    engine: ProcessEngine, bundle: Path
+    engine: ProcessEngine, bundle: Path, sink: Sink
 ) -> None:
     """It is told to by SIGTERM, and has time to end in good order."""
     container, recorder = start(engine, bundle, "web_server")
@@ -125,7 +125,7 @@ async def test_a_program_is_served_where_it_listens_and_ends_when_it_is_told_to(
     assert await recorder.until("finished") == "an input"
     container.stop(grace=10)
     assert await recorder.until("exited") == "exit code 0"
-    assert (bundle / "farewell").read_text() == "terminated"
+    assert await sink.line(container, "terminated")
 
 
 async def test_a_program_that_does_not_listen_is_a_failed_start(engine: ProcessEngine, bundle: Path) -> None:

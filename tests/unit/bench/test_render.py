@@ -1,11 +1,11 @@
-"""The page on performance, from the file of results."""
+"""The pages on performance and on reliability, from the file of results."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bench.render import BEGIN, END, PAGE, PLOTS, rendered, replaced
+from bench.render import BEGIN, DOCS, END, PERFORMANCE, PLOTS, RELIABILITY, promised, rendered, replaced
 from bench.results import RESULTS, ROOT, Goal, Table, keep, machine, read
 
 HERE = machine()
@@ -20,19 +20,33 @@ COLD = Table(
 )
 
 
+SOAK = Table(
+    "a soak of 10 minutes",
+    {"answers": 1_234_567, "p99, ms": {"quick": 4.5, "slow": 310.0}, "connections held": "10000 of 10000"},
+    (Goal("soak: answers lost against the rules", 0, "", at_most=0, ours="of 1,234,567"),),
+)
+
+
 def test_figures_stand_between_the_marks_and_the_prose_stays(tmp_path: Path) -> None:
-    """The command writes the page; a second time changes nothing."""
-    results, page = tmp_path / "results.json", tmp_path / "performance.md"
+    """The command writes the pages; a second time changes nothing."""
+    results, pages = tmp_path / "results.json", [tmp_path / name for name in (PERFORMANCE, RELIABILITY)]
     keep(results, "cold", [COLD], 1, HERE)
-    page.write_text(f"before\n{BEGIN}\nlast week's\n{END}\nafter\n")
-    command = [sys.executable, "-m", "bench.render", "--results", str(results), "--page", str(page)]
+    keep(results, "soak", [SOAK], 600, HERE)
+    for page in pages:
+        page.write_text(f"before\n{BEGIN}\nlast week's\n{END}\nafter\n")
+    command = [sys.executable, "-m", "bench.render", "--results", str(results), "--docs", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    written = page.read_text()
-    assert written.startswith(f"before\n{BEGIN}\n\n1 of 2 goals are met.\n")
-    assert written.endswith(f"\n{END}\nafter\n")
-    assert "last week" not in written
+    performance, reliability = written = [page.read_text() for page in pages]
+    assert performance.startswith(f"before\n{BEGIN}\n\n1 of 2 goals are met.\n")
+    assert "soak" not in performance
+    assert reliability.startswith(
+        f"before\n{BEGIN}\n\nA soak of 10 minutes:\n\n|  |  |\n|---|---|\n| answers | 1,234,567 |\n"
+    )
+    assert "| p99, ms | quick 4.5, slow 310.0 |\n| connections held | 10000 of 10000 |\n" in reliability
+    assert "cold" not in reliability
+    assert all(text.endswith(f"\n{END}\nafter\n") and "last week" not in text for text in written)
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert page.read_text() == written
+    assert [page.read_text() for page in pages] == written
 
 
 def test_a_goal_that_is_not_met_says_so(tmp_path: Path) -> None:
@@ -61,7 +75,9 @@ def test_a_page_without_its_marks_is_left_as_it_is(page: str) -> None:
         replaced(page, "figures")
 
 
-def test_the_page_has_the_figures_of_the_results() -> None:
+def test_the_pages_have_the_figures_of_the_results() -> None:
     """Who measures, or changes the rendering, also renders: make bench-render."""
-    drawn = [name for name in PLOTS if (PAGE.parent / "img" / f"{name}.svg").exists()]
-    assert replaced(PAGE.read_text(), rendered(read(RESULTS), drawn)) == PAGE.read_text()
+    drawn = [name for name in PLOTS if (DOCS / "img" / f"{name}.svg").exists()]
+    for name, measured in ((PERFORMANCE, rendered(read(RESULTS), drawn)), (RELIABILITY, promised(read(RESULTS)))):
+        page = (DOCS / name).read_text()
+        assert replaced(page, measured) == page

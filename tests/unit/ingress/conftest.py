@@ -25,6 +25,7 @@ class RecordedLease:
         self.overran = False
         self.queued = 0
         self.takes_connections = False
+        self.stopping = False
         self.handed_over: list[tuple[int, bytes]] = []
         self._ends = ends
 
@@ -53,6 +54,7 @@ class Scripted:
         self.open = True
         self.is_foreign = False
         self.takes_connections = False
+        self.stopping = False
         self.handed_over: list[tuple[int, bytes]] = []
         self.refusal: Refusal | None = None
         self.waiters: list[Waiter] = []
@@ -63,6 +65,7 @@ class Scripted:
     def new_lease(self) -> Lease:
         lease = RecordedLease(self.address, self.ends, is_foreign=self.is_foreign)
         lease.takes_connections, lease.handed_over = self.takes_connections, self.handed_over
+        lease.stopping = self.stopping
         return lease
 
     def lease(self, waiter: Waiter, input_id: str) -> Lease | Refusal | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from portico.wire.websocket import CLOSING, MAX_MESSAGE, close_frame
 from tests.unit.ingress.conftest import Client, House, Script, read_request
 
@@ -75,6 +77,44 @@ async def test_a_message_of_the_container_that_is_too_large_is_1009(house: House
     client = await upgrade(house)
     assert await client.rest() == text(b"before") + large(MAX_MESSAGE) + TOO_BIG
     assert heard == [TOO_BIG_MASKED]
+
+
+async def test_when_its_time_is_up_both_sides_hear_1001(house: House) -> None:
+    """At the end of the frame that is on its way; the container's end of it is the input's end."""
+    heard: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text(b"half")[:3])
+        heard.append(await reader.readexactly(len(TOO_BIG_MASKED)))
+        writer.write(text(b"half")[3:] + text(b"after"))
+
+    await house.container(switching(talk))
+    house.endpoint.open = False
+    client = await house.connect()
+    await client.send(UPGRADE)
+    await house.endpoint.arrived.wait()
+    (waiter,) = house.endpoint.waiters
+    waiter.granted(house.endpoint.new_lease())
+    assert (await client.head()).startswith(b"HTTP/1.1 101")
+    assert await client.reader.readexactly(3) == text(b"half")[:3]
+    waiter.timed_out()
+    assert await client.rest() == text(b"half")[3:] + close_frame(1001)
+    assert heard == [close_frame(1001, masked=True)]
+    assert await house.endpoint.ends.get() == "cancel"
+
+
+@pytest.mark.parametrize("sent", [b"", text(b"half")[:3], close_frame(1000)], ids=["nothing", "a half", "a close"])
+async def test_a_container_that_had_to_go_is_excused(house: House, sent: bytes) -> None:
+    """By a Close with 1012, where there is room for one; one that went by itself is not."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+
+    await house.container(switching(talk))
+    house.endpoint.stopping = True
+    assert await (await upgrade(house)).rest() == sent + (b"" if sent else close_frame(1012))
+    house.endpoint.stopping = False
+    assert await (await upgrade(house)).rest() == sent
 
 
 async def test_the_limit_can_be_set(house: House) -> None:

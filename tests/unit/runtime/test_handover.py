@@ -300,6 +300,29 @@ async def test_a_message_of_the_app_that_is_too_large_is_1009(case: Case) -> Non
     assert await rest(case.client) == b""
 
 
+async def test_when_its_time_is_up_both_sides_hear_1001(case: Case) -> None:
+    """The app's Close is one too many; the client's answer ends the connection."""
+    await case.open()
+    await send(case.client, text(b"fine"))
+    await case.app.until(lambda: case.app.heard == text(b"fine"))
+    case.handover.time_is_up()
+    case.handover.time_is_up()
+    assert case.app.heard == text(b"fine") + close_frame(1001, masked=True)
+    case.handover.write(close_frame(1001))
+    case.handover.close()
+    await send(case.client, close_frame(1001, masked=True))
+    assert await rest(case.client) == close_frame(1001)
+    await case.ended.wait()
+
+
+async def test_before_its_client_is_there_it_just_ends(case: Case) -> None:
+    """There is nobody to speak to."""
+    case.handover.write(SWITCH)
+    case.handover.time_is_up()
+    assert await rest(case.ingress) == SWITCH
+    await case.ended.wait()
+
+
 async def test_a_connection_that_comes_after_the_end_is_closed(case: Case) -> None:
     """Nobody is left to use it."""
     case.handover.write(SWITCH)

@@ -513,6 +513,18 @@ async def test_a_quickly_dying_container_is_a_failing_start(bench: Bench) -> Non
     assert "SIGSEGV" in refused.refusal.text
 
 
+async def test_containers_that_somebody_kills_soon_are_no_failing_starts_at_first(bench: Bench) -> None:
+    """Only the fourth time in a row."""
+    for number in range(4):
+        asked = bench.ask()
+        assert asked.refusal is None
+        assert bench.supervisor.leave(asked)
+        await bench.ready(number)
+        bench.engine.containers[number].was_killed = True
+        bench.engine.containers[number].exit("signal 9 (SIGKILL)")
+    assert bench.ask().refusal is not None
+
+
 async def test_containers_that_die_of_their_inputs_are_no_failing_starts(bench: Bench) -> None:
     """However quickly, and however often: the next input gets a new one at once."""
     for number in range(4):

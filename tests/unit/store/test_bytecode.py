@@ -8,7 +8,7 @@ import marshal
 import pytest
 
 from portico.model.spec import FileEntry
-from portico.store.bytecode import LARGEST, compile_module, worth_compiling
+from portico.store.bytecode import LARGEST, compile_long_module, compile_module, worth_compiling
 
 
 def test_the_bytecode_is_never_checked_against_its_source() -> None:
@@ -28,10 +28,16 @@ def test_what_python_complains_of_is_left_to_the_container(source: bytes) -> Non
     assert compile_module(source, "a.py") is None
 
 
+@pytest.mark.parametrize("source", [b"x = 1\n", b"def (:\n"])
+def test_a_process_of_its_own_compiles_the_same(source: bytes) -> None:
+    """And gives nothing where there is an error."""
+    assert compile_long_module(source, "a.py") == compile_module(source, "a.py")
+
+
 @pytest.mark.parametrize(
     ("path", "size", "worth"),
     [("a.py", 10, True), ("a.txt", 10, False), ("a.py", LARGEST + 1, False), ("a.py", 0, False)],
 )
-def test_only_small_modules_are_compiled(path: str, size: int, worth: bool) -> None:
-    """Compiling holds the interpreter's lock for a time that grows with the source."""
+def test_only_modules_up_to_a_size_are_compiled(path: str, size: int, worth: bool) -> None:
+    """Who deploys waits for it."""
     assert worth_compiling(FileEntry(path=path, digest="0" * 64, size=size)) is worth
