@@ -36,7 +36,7 @@ HERE = os.path.dirname(__file__)
 
 
 def note(text):
-    with open(f"{HERE}/journal", "a") as journal:
+    with open(f"{HERE}.journal", "a") as journal:
         print(text, file=journal)
 
 
@@ -103,7 +103,7 @@ class Case:
     @property
     def journal(self) -> list[str]:
         """What the module has noted."""
-        return (self.bundle / "journal").read_text().splitlines()
+        return self.bundle.with_suffix(".journal").read_text().splitlines()
 
 
 @pytest.fixture
