@@ -123,7 +123,8 @@ class ForkServer(ABC):
         try:
             wires = lay(wire.encode(document))
         except OSError as error:
-            container.fail(StartFailure(f"The server has no descriptor or memory for the container: {error}"))
+            cause = f"The server has no descriptor or memory for the container: {error}"
+            self._loop.call_soon(container.fail, StartFailure(cause))  # who asked for it does not have it yet
             return
         self._sink.attach(start, wires.stdout, wires.stderr)
         container.connect(wires)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -59,6 +60,23 @@ def a_program(folder: Path, text: str) -> Path:
 
 
 # -- starts that go wrong ---------------------------------------------------------------------------------------------
+async def test_a_start_without_descriptors_fails_once_it_has_begun(engine: ProcessEngine, bundle: Path) -> None:
+    """Whoever asked for the container has it in hand when its failure is told."""
+    await ready(engine, bundle, "hello")
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        _, recorder = start(engine, bundle, "hello")
+        assert recorder.names == []
+        failure = await recorder.until("failed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(failure, StartFailure)
+    assert "no descriptor" in failure.cause
+
+
 async def test_an_import_error_is_shown_with_the_users_frames_only(engine: ProcessEngine, bundle: Path) -> None:
     """The cause is the exception's line, the detail its traceback."""
     (bundle / "bad.py").write_text("def divide():\n    return 1 / 0\n\ndivide()\n")
