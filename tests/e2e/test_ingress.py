@@ -15,11 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from websockets.sync.client import connect
 
 from portico.core.rendezvous import owner
 from tests.e2e.access import a_token
-from tests.e2e.calls import Call
+from tests.e2e.calls import Call, ask, chat
 from tests.e2e.conftest import PATIENCE, Answer, Machine, wait_until
 
 PAIR = """
@@ -211,14 +210,8 @@ def test_streams_and_websockets_come_from_both(town: Machine, urls: dict[str, st
     """On connections that either process has accepted."""
     for _ in range(6):
         assert town.request(f"{urls['site']}/stream").body == b"0;1;2;3;4;"
-        with connect(f"ws://127.0.0.1:{town.port}/echo", additional_headers={"Host": host(urls["site"])}) as socket:
-            for text in ("a", "b" * 100_000):
-                socket.send(text)
-                assert socket.recv(timeout=PATIENCE) == text
-
-
-def host(url: str) -> str:
-    return url.partition("//")[2].partition("/")[0]
+        with chat(town, f"{urls['site']}/echo") as socket:
+            assert [ask(socket, text) for text in ("a", "b" * 100_000)] == ["a", "b" * 100_000]
 
 
 def test_functions_call_one_another_across_processes(town: Machine, urls: dict[str, str]) -> None:

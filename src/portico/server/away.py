@@ -60,6 +60,9 @@ class OtherShards(Protocol):
     def remove_tokens(self, ids: list[str] | None) -> None:
         """They are valid no longer; None: none is."""
 
+    async def used_tokens(self) -> list[dict[str, float]]:
+        """When each proxy token was last used, there."""
+
     async def cut(self, app_id: str) -> None:
         """End what runs of an app; return when it has gone."""
 

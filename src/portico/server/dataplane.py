@@ -444,8 +444,11 @@ class DataPlane:
             self.shards.remove_tokens([token_id])
         self._admission.tokens.remove(token_id)
 
-    def used_tokens(self) -> dict[str, float]:
+    async def used_tokens(self) -> dict[str, float]:
         """When each proxy token was last used that was used since this was asked last."""
+        if self.shards is not None:
+            for used in await self.shards.used_tokens():
+                self._admission.tokens.have_been_used(used)
         return self._admission.tokens.take_used()
 
     def tokens_used(self, used: Mapping[str, float]) -> None:

@@ -232,7 +232,7 @@ class Shard:
     async def serve(self) -> None:
         """Until the first process says that it is over."""
         plane, begin = self._plane, self._begin
-        plane.on_tokens_used = self._tell_uses
+        plane.on_tokens_used = self._token_used
         ingress = plane.ingress
         ingress.mover = self._move
         ingress.on_resting = self._rest
@@ -319,8 +319,11 @@ class Shard:
         for token_id in ids or ():
             self._plane.remove_token(token_id)
 
-    def _tell_uses(self) -> None:
-        if used := self._plane.used_tokens():
+    def _token_used(self) -> None:
+        self._run(self._tell_uses(), self._tasks)
+
+    async def _tell_uses(self) -> None:
+        if used := await self._plane.used_tokens():
             self.send(messages.TokensUsed(used))
 
     def _install(self, release: Release) -> None:
@@ -359,6 +362,8 @@ class Shard:
                 return about(plane, Target(app_id, function, False), what, parameters)
             case messages.Ask(_, "update", [app_id, function, settings, parameters]):
                 return update(plane, Target(app_id, function, False), settings, parameters)
+            case messages.Ask(_, "uses"):
+                return await plane.used_tokens()
             case messages.Ask(_, "refuse"):
                 plane.ingress.refuse()
                 for outgoing in self._outgoing:
@@ -368,7 +373,7 @@ class Shard:
                 if self._adopting:
                     await asyncio.wait(self._adopting)
                 await plane.close(grace)
-                self._tell_uses()
+                await self._tell_uses()
         return None
 
     # -- stored calls ---------------------------------------------------------------------------------------------

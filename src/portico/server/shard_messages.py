@@ -117,7 +117,7 @@ class Cut(Message, frozen=True):
 
 
 class Ask(Message, frozen=True):
-    """A question: ping, counts, about, update, refuse (accept no more) or finish (end all)."""
+    """A question: ping, counts, uses (of tokens), about, update, refuse (accept no more) or finish (end all)."""
 
     number: int
     what: str

@@ -187,6 +187,14 @@ class Shards:
         found = await asyncio.gather(*(self._ask(shard, "counts", app_id, dead=nothing) for shard in self._shards))
         return {name: Counts(*numbers) for counts in found for name, numbers in counts.items()}
 
+    async def used_tokens(self) -> list[dict[str, float]]:
+        """See `OtherShards`."""
+        nothing: dict[str, float] = {}
+        found: list[dict[str, float]] = await asyncio.gather(
+            *(self._ask(shard, "uses", dead=nothing) for shard in self._shards)
+        )
+        return found
+
     async def settle(self) -> None:
         """See `OtherShards`."""
         behind = [shard for shard in self._shards if shard.process in self._unsettled]
