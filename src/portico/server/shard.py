@@ -26,7 +26,7 @@ from portico.ingress.door import CALLS, DOOR, FRONT, IngressOptions
 from portico.ingress.front import Front
 from portico.ingress.moving import Passenger
 from portico.ingress.ports import Lease, Refusal, Route
-from portico.model.errors import Error
+from portico.model.errors import Error, StartError
 from portico.model.limits import Limits
 from portico.model.policy import Policies
 from portico.model.ports import ContainerStart
@@ -334,15 +334,16 @@ class Shard:
             self._plane.switch(release, proved[1])
 
     async def _answer(self, message: messages.Prove | messages.Cut | messages.Ask) -> None:
-        value, problem = None, None
+        value, problem, container_id = None, None, None
         try:
             value = await self._do(message)
         except Error as error:
             problem = Problem(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+            container_id = error.container_id if isinstance(error, StartError) else None
         except Exception:
             log.exception("could not do: %s", type(message).__name__)
             problem = Problem(code="internal", message="An ingress process could not do it: see the server's log.")
-        self.send(messages.Reply(message.number, value, problem))
+        self.send(messages.Reply(message.number, value, problem, container_id))
         if isinstance(message, messages.Ask) and message.what == "finish":
             self._ending.set()
 

@@ -25,11 +25,12 @@ class Message(msgspec.Struct, tag=True, frozen=True):
 
 # -- both ways ----------------------------------------------------------------------------------------------------
 class Reply(Message, frozen=True):
-    """The answer to the request of this number."""
+    """The answer to the request of this number. container_id: whose start the problem is."""
 
     number: int
     value: Any = None
     problem: Problem | None = None
+    container_id: str | None = None
 
 
 # -- to a shard: what holds there ---------------------------------------------------------------------------------

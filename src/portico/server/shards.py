@@ -35,7 +35,7 @@ from portico.ingress.head import host_of
 from portico.ingress.moving import Passenger
 from portico.ingress.ports import Refusal, Route, Waiter
 from portico.model import errors
-from portico.model.errors import Error, StateError
+from portico.model.errors import Error, StartError, StateError
 from portico.model.policy import Policies
 from portico.model.ports import Container, Engine
 from portico.server import shard_messages as messages
@@ -498,9 +498,10 @@ class Shards:
         if (problem := reply.problem) is None:
             answer.set_result(reply.value)
         else:
-            answer.set_exception(
-                errors.by_code(problem.code, problem.message, hint=problem.hint, detail=problem.detail)
-            )
+            error = errors.by_code(problem.code, problem.message, hint=problem.hint, detail=problem.detail)
+            if isinstance(error, StartError):
+                error.container_id = reply.container_id
+            answer.set_exception(error)
 
     def _start_container(self, shard: _Shard, message: messages.Start) -> None:
         container_id = message.start.container_id
