@@ -6,7 +6,7 @@ export UV_SYSTEM_CERTS ?= 1
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup packages serve test check bench bench-packages bench-peers bench-render conformance fuzz clean
+.PHONY: setup packages serve test test-ingress check bench bench-packages bench-peers bench-render conformance fuzz clean
 setup: $(STAMP)
 
 # uv comes from PyPI into the environment itself, then makes the rest of it exactly as uv.lock says.
@@ -36,6 +36,10 @@ serve: setup
 
 test: setup
 	$(BIN)/pytest -n 2
+
+# All that holds with one ingress process holds with more of them.
+test-ingress: setup
+	TEST_INGRESS=2 $(BIN)/pytest -n 2 tests/e2e
 
 check: setup
 	$(BIN)/ruff check .

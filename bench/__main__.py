@@ -26,6 +26,7 @@ from bench import (
     growth,
     idle_connections,
     idle_memory,
+    ingress,
     latency,
     limits,
     reload,
@@ -61,6 +62,7 @@ ROWS: dict[str, Callable[[Run], Iterator[Table]]] = {
     "idle_connections": idle_connections.main,
     "commands": commands.main,
     "growth": growth.main,
+    "ingress": ingress.main,
     "rollouts": rollouts.main,
     "soak": soak.main,
 }

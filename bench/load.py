@@ -36,8 +36,11 @@ def portico(here: Stand, host: str, before: Sequence[int] = ()) -> Side:
     return Side(here.port, host, processes={"ingress": [here.server], "app": containers})
 
 
-def wrk(side: Side, *, connections: int, seconds: float) -> Sample:
-    """Requests per second, percentiles of the latency in ms, and µs of processor time per request for each part."""
+def wrk(side: Side, *, connections: int, seconds: float, refused: bool = False) -> Sample:
+    """Requests per second, percentiles of the latency in ms, and µs of processor time per request for each part.
+
+    refused: answers are not to be good ones.
+    """
     if shutil.which("wrk") is None:
         raise SystemExit("wrk makes the load of this measurement, and is not installed: make bench-packages")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "20s", "--latency"]
@@ -46,14 +49,14 @@ def wrk(side: Side, *, connections: int, seconds: float) -> Sample:
     url = f"http://127.0.0.1:{side.port}{side.path}"
     out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
     after = {part: _computed(processes) for part, processes in side.processes.items()}
-    if "Non-2xx" in out or "Socket errors" in out:
+    if ("Non-2xx" in out) != refused or "Socket errors" in out:
         raise RuntimeError(f"wrk at {url}:\n{out}")
     words = [line.split() for line in out.splitlines() if len(line.split()) > 1]
     fields = {line[0]: line[1] for line in words}
     requests = next(int(line[0]) for line in words if line[1] == "requests")
     latencies = {f"p{part}": _ms(fields[f"{part}%"]) for part in (50, 75, 90, 99)}
     cost = {part: (after[part] - before[part]) / requests * 1e6 for part in before}
-    return {"rps": float(fields["Requests/sec:"]), **latencies, "cpu_us": cost}
+    return {"rps": float(fields["Requests/sec:"]), "requests": requests, **latencies, "cpu_us": cost}
 
 
 def in_turns(sides: Mapping[str, Side], rounds: int, *, connections: int, seconds: float) -> dict[str, list[Sample]]:

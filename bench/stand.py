@@ -75,15 +75,20 @@ _running: list[Stand] = []
 
 
 @contextlib.contextmanager
-def stand(*, alone: bool = False) -> Iterator[Stand]:
-    """A server, until the end of the block; inside of such a block, the same one. `alone`: one of its own."""
+def stand(*options: str, alone: bool = False) -> Iterator[Stand]:
+    """A server, until the end of the block; inside of such a block, the same one. `alone`: one of its own.
+
+    options: those of `portico up`, of one of its own.
+    """
     if _running and not alone:
         yield _running[0]
         return
     with tempfile.TemporaryDirectory(prefix="portico-bench-", ignore_cleanup_errors=True) as folder:
         ready, tell = os.pipe()
         here = Stand(Path(folder), free_port())
-        here.process = subprocess.Popen([*PORTICO, "up", "--ready-fd", str(tell)], env=here.env, pass_fds=[tell])
+        here.process = subprocess.Popen(
+            [*PORTICO, "up", *options, "--ready-fd", str(tell)], env=here.env, pass_fds=[tell]
+        )
         os.close(tell)
         try:
             if os.read(ready, 1000) != b"ready\n":

@@ -116,6 +116,7 @@ class Machine:
             "PORTICO_WORKSPACE": "acme",
             "PORTICO_RATE_LIMIT": "off",  # tests are not what it is there for, except those that set it
             "NO_COLOR": "1",
+            "PORTICO_INGRESS": os.environ.get("TEST_INGRESS", "1"),  # all tests hold with any number
         }
         self._processes: list[Process] = []
 

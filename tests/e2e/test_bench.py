@@ -23,6 +23,7 @@ TITLES = {
     "rollouts": ["requests while versions change"],
     "soak": ["a soak of 0.2 minutes"],
     "growth": ["a request", "a request"],
+    "ingress": ["requests per second of two functions", "requests per second of two functions"],
 }
 
 
@@ -35,7 +36,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     "names",
     [
         ("calls", "websocket", "bodies", "streaming", "idle_connections", "limits"),
-        ("throughput", "raw", "latency", "deploying", "commands", "rollouts", "growth"),
+        ("throughput", "raw", "latency", "deploying", "commands", "rollouts", "growth", "ingress"),
     ],
     ids=lambda names: names[0],
 )

@@ -17,7 +17,7 @@ from portico.client.settings import load_settings
 from portico.model import errors
 from portico.model.addresses import parse_public_address
 from portico.model.proxies import parse_networks
-from portico.model.settings import Settings
+from portico.model.settings import MAX_INGRESS, Settings
 from portico.model.sizes import parse_size
 from portico.server.main import ServerOptions, run
 
@@ -65,6 +65,12 @@ _PUBLIC = (
     metavar="ADDRESS[,ADDRESS]",
     help="Where the internet reaches the server, to check custom domains. Default: PORTICO_PUBLIC_ADDRESS.",
 )
+@click.option(
+    "--ingress",
+    type=click.IntRange(1, MAX_INGRESS),
+    metavar="N",
+    help="Processes that share the port, each with functions of its own. Default: PORTICO_INGRESS, or 1.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Listen here; without it, where PORTICO_LISTEN says.")
 @https_options
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs the server like this, and exit.")
@@ -82,6 +88,7 @@ def up(
     max_websocket_message: str | None,
     redirect_after: int | None,
     public_address: str | None,
+    ingress: int | None,
     listen: str | None,
     systemd: bool,
     ready_fd: int | None,
@@ -112,6 +119,8 @@ def up(
     if public_address is not None:
         _check(parse_public_address, public_address, "--public-address")
         settings = replace(settings, public_address=public_address)
+    if ingress is not None:
+        settings = replace(settings, ingress=ingress)
     if listen is not None:
         settings = _listening(settings, listen)
     settings = speaking_https(settings, https)

@@ -43,6 +43,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         public_address=environ.get("PORTICO_PUBLIC_ADDRESS") or "",
         dns_resolver=environ.get("PORTICO_DNS_RESOLVER") or "",
         redirect_after=_number("PORTICO_REDIRECT_AFTER", environ.get("PORTICO_REDIRECT_AFTER"), None),
+        ingress=_number("PORTICO_INGRESS", environ.get("PORTICO_INGRESS"), 1),
         rate_limit=parse_rate(environ.get("PORTICO_RATE_LIMIT") or f"{DEFAULT_RATE_LIMIT:g}", "PORTICO_RATE_LIMIT"),
         secret_key=environ.get("PORTICO_SECRET_KEY") or None,
         https=https_from(environ) if _switch("PORTICO_HTTPS", environ.get("PORTICO_HTTPS")) else None,

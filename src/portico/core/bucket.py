@@ -32,6 +32,9 @@ class TokenBucket:
         """One passes; only after `has_one`."""
         self._level -= 1.0
 
+    def put_back(self) -> None:
+        """After `has_one`: it does not pass after all."""
+
     def wait(self) -> float:
         """Seconds until the next one may pass, as of the last `has_one`."""
         return max(0.0, (1.0 - self._level) / self.rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import sha256
@@ -80,6 +80,13 @@ class ProxyTokens:
             self._on_use()
         self._used[token.id] = at
         return Verdict.VALID, token
+
+    def have_been_used(self, used: Mapping[str, float]) -> None:
+        """By others, then."""
+        if used and not self._used:
+            self._on_use()
+        for token_id, at in used.items():
+            self._used[token_id] = max(at, self._used.get(token_id, 0.0))
 
     def take_used(self) -> dict[str, float]:
         """When each token was last used that was used since this was asked last."""

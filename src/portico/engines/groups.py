@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from portico.model.spec import Resources
 from portico.wire.container import Group
@@ -38,6 +38,18 @@ class Groups:
 
     def __repr__(self) -> str:
         return f"<Groups {'v2' if self._unified else 'v1'} {sorted(self._bases)}>"
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Groups:
+        """Those of another process of the same server, by its `document`."""
+        bases = {name: Path(path) for name, path in document["bases"].items()}
+        return cls(bases, document["mark"], unified=document["unified"])
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it, for another process."""
+        bases = {name: str(path) for name, path in self._bases.items()}
+        return {"bases": bases, "mark": self._mark, "unified": self._unified}
 
     @property
     def controllers(self) -> frozenset[str]:

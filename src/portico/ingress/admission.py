@@ -19,13 +19,14 @@ from portico.ingress.ports import Endpoint, Refusal, Route, Step
 from portico.model.policy import Policies, Scope
 
 _OWN: Final = b"bearer wk-"
+NewBucket = Callable[[str, float, float], TokenBucket]
 
 
 class Admission:
     """The tables behind the steps, and the steps of each endpoint.
 
     rate_limit: the workspace's, in requests a second, where none is set; None: no limit. redirect_after: see `Route`.
-    wall: seconds since the epoch.
+    wall: seconds since the epoch. new_bucket: makes one, of a name, with a rate, now; None: one that nobody shares.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Admission:
         redirect_after: float | None = None,
         wall: Callable[[], float] = time.time,
         on_token_use: Callable[[], None] = lambda: None,
+        new_bucket: NewBucket | None = None,
     ) -> None:
         self.tokens = ProxyTokens(on_token_use)
+        self._new_bucket = new_bucket or (lambda name, rate, now: TokenBucket(rate, now))
         self._rate_limit = rate_limit
         self._redirect_after = redirect_after
         self._now = now
@@ -52,7 +55,7 @@ class Admission:
     def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
         """It is valid from now on; `rate_limit` is its own, in requests a second."""
         if rate_limit is not None:
-            token.bucket = TokenBucket(rate_limit, self._now())
+            token.bucket = self._new_bucket(f"token {token.id}", rate_limit, self._now())
         self.tokens.put(token)
 
     def route(self, endpoint: Endpoint, place: Scope, *, protected: bool) -> Route:
@@ -70,7 +73,7 @@ class Admission:
     def _bucket(self, scope: Scope, rate: float) -> TokenBucket:
         bucket = self._buckets.get(scope)
         if bucket is None:
-            bucket = self._buckets[scope] = TokenBucket(rate, self._now())
+            bucket = self._buckets[scope] = self._new_bucket(f"scope {scope!r}", rate, self._now())
         elif bucket.rate != rate:
             bucket.change(rate)
         return bucket
@@ -107,8 +110,10 @@ class RateLimit:
 
     def __call__(self, head: RequestHead, now: float) -> Refusal | None:
         buckets = self._buckets if head.bucket is None else (*self._buckets, head.bucket)
-        for bucket in buckets:
+        for place, bucket in enumerate(buckets):
             if not bucket.has_one(now):
+                for before in buckets[:place]:
+                    before.put_back()
                 return _too_many(bucket)
         for bucket in buckets:
             bucket.take()

@@ -263,6 +263,11 @@ class ClientConnection(asyncio.Protocol):
         self._current = exchange
         exchange.keep_alive = exchange.keep_alive and not self._close_when_idle
 
+    def move(self, exchange: Exchange, process: int) -> None:
+        """Its function lives in this other process. A connection that cannot go there says so: 421, and its end."""
+        exchange.keep_alive = False
+        exchange.refused(pages.MISDIRECTED)
+
     def tunnel_ended(self, tunnel: Tunnel) -> None:
         """The container has closed its side of a WebSocket."""
         self._hang_up(lingering=not tunnel.client_has_closed)

@@ -17,6 +17,7 @@ from portico.ingress import pages
 from portico.ingress.client import ClientConnection
 from portico.ingress.front import Front
 from portico.ingress.head import RequestHead, host_of
+from portico.ingress.moving import MovableConnection, Mover, Passenger
 from portico.ingress.ports import Directory, Refusal, Route
 from portico.ingress.proxies import Proxies
 from portico.ingress.redirect import Result, Results
@@ -29,6 +30,9 @@ log = logging.getLogger("portico.ingress")
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
 _ROOM: Final = 0.95  # of the connections that there may be: with so many or fewer, new ones are accepted again
+DOOR: Final = "door"  # the entrance of everybody
+CALLS: Final = "calls"  # that of containers, and of this user's programs
+FRONT: Final = "front"  # that of the server that speaks HTTPS
 HOST_CACHE: Final = 4096  # Host headers whose meaning is remembered
 
 
@@ -57,6 +61,15 @@ class Hosts:
         self._found.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """A kind of connections: what their hosts mean, and who connects, if it is not anybody."""
+
+    name: str
+    hosts: Hosts
+    front: Front | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressOptions:
     """What a door lets pass.
@@ -75,7 +88,8 @@ class IngressOptions:
 class Ingress:
     """Accepts connections and leads their requests to endpoints. All of it runs on one event loop.
 
-    `directory` knows the hosts of all sockets that bring none of their own.
+    `directory` knows the hosts of all sockets that bring none of their own. mover: where there are other ingress
+    processes, takes connections that belong there.
     """
 
     def __init__(
@@ -89,11 +103,15 @@ class Ingress:
         self.results = Results(self)
         self.heads: Memory[RequestHead] = Memory()
         self._loop = loop
+        self.mover: Mover | None = None
+        self.on_resting: Callable[[bool], None] = lambda resting: None
+        self.on_routes_changed: Callable[[], None] = lambda: None
         self._hosts = [Hosts(directory)]
+        self._entrances: dict[str, Entrance] = {}
         self._connections: set[ClientConnection] = set()
         self._wheel: Wheel[ClientConnection | Result] = Wheel()
         self._ticking = False
-        self._sockets: list[tuple[socket.socket, Hosts, Front | None]] = []
+        self._sockets: list[tuple[socket.socket, Entrance]] = []
         self._servers: list[asyncio.Server] = []  # as many, while connections are accepted
         self._max_connections = options.max_connections
         self._resting = False
@@ -104,24 +122,54 @@ class Ingress:
     def __repr__(self) -> str:
         return f"<Ingress {len(self._connections)} connections>"
 
-    async def listen(
-        self, sock: socket.socket, directory: Directory | None = None, *, front: Front | None = None
-    ) -> None:
-        """Accept connections from this bound socket; `directory` knows what its hosts mean, `front` is who connects."""
+    def enter(self, name: str = DOOR, directory: Directory | None = None, *, front: Front | None = None) -> Entrance:
+        """Take connections of this kind; `directory` knows what their hosts mean, `front` is who connects."""
         if directory is not None:
             self._hosts.append(Hosts(directory))
         hosts = self._hosts[0] if directory is None else self._hosts[-1]
-        self._sockets.append((sock, hosts, front))
-        await self._accept(sock, hosts, front)
+        entrance = self._entrances[name] = Entrance(name, hosts, front)
+        return entrance
 
-    async def close(self, grace: float) -> None:
-        """Accept no more; let running exchanges end, for at most `grace` seconds; then close what is left."""
+    async def listen(
+        self,
+        sock: socket.socket,
+        directory: Directory | None = None,
+        *,
+        front: Front | None = None,
+        name: str = DOOR,
+    ) -> None:
+        """Accept connections of a kind, as `enter` says, from this bound socket."""
+        entrance = self.enter(name, directory, front=front)
+        self._sockets.append((sock, entrance))
+        await self._accept(sock, entrance)
+
+    async def adopt(self, passenger: Passenger) -> None:
+        """Go on with a connection that another process has accepted, and has read so much of."""
+        assert self.mover is not None
+        entrance = self._entrances[passenger.entrance]
+        connection = MovableConnection(self, entrance, self.mover, passenger.read, passenger.hops)
+        sock = socket.socket(fileno=passenger.descriptor)
+        sock.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError:
+            sock.close()  # its client has gone
+            return
+        if self._closed:
+            connection.drain()
+
+    def refuse(self) -> None:
+        """Accept no more, and let connections end as soon as no exchange runs."""
         self._closed = True
         self._accept_none()
-        for sock, *_ in self._sockets:
+        for sock, _ in self._sockets:
             sock.close()  # else clients would wait there, in vain
         for connection in list(self._connections):
             connection.drain()
+
+    async def close(self, grace: float) -> None:
+        """Accept no more; let running exchanges end, for at most `grace` seconds; then close what is left."""
+        self.refuse()
         if self._connections:
             self._idle.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -135,6 +183,7 @@ class Ingress:
         """Hosts may lead elsewhere from now on."""
         for hosts in self._hosts:
             hosts.forget()
+        self.on_routes_changed()
 
     # -- for connections ------------------------------------------------------------------------------------------
     def opened(self, connection: ClientConnection) -> None:
@@ -143,6 +192,7 @@ class Ingress:
         self.watch(connection)
         if len(self._connections) >= self._max_connections and not self._resting:
             self._resting = True
+            self.on_resting(True)
             log.warning("%d connections are open: new ones wait, for want of descriptors", len(self._connections))
             self._accept_none()
 
@@ -154,8 +204,9 @@ class Ingress:
             self._idle.set()
         if self._resting and not self._closed and len(self._connections) <= self._max_connections * _ROOM:
             self._resting = False
-            for sock, hosts, front in self._sockets:
-                self._loop.create_task(self._accept(sock, hosts, front))
+            self.on_resting(False)
+            for sock, entrance in self._sockets:
+                self._loop.create_task(self._accept(sock, entrance))
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do this then; for what is rare."""
@@ -180,13 +231,19 @@ class Ingress:
             self._date = (second, b"date: %b\r\n" % formatdate(usegmt=True).encode())
         return self._date[1]
 
-    async def _accept(self, sock: socket.socket, hosts: Hosts, front: Front | None) -> None:
+    async def _accept(self, sock: socket.socket, entrance: Entrance) -> None:
         """Until `_accept_none`; the socket itself stays open, and the kernel lets clients wait there meanwhile."""
         create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
-        server = await create(lambda: ClientConnection(self, hosts, front), sock=sock.dup(), backlog=2048)
+        server = await create(self._connections_of(entrance), sock=sock.dup(), backlog=2048)
         self._servers.append(server)
         if self._closed or self._resting:  # by now
             self._accept_none()
+
+    def _connections_of(self, entrance: Entrance) -> Callable[[], ClientConnection]:
+        mover = self.mover
+        if mover is None:
+            return lambda: ClientConnection(self, entrance.hosts, entrance.front)
+        return lambda: MovableConnection(self, entrance, mover)
 
     def _accept_none(self) -> None:
         servers, self._servers = self._servers, []

@@ -124,6 +124,11 @@ class Exchange:
         return self.phase in (WAITING, SENT)
 
     @property
+    def is_unplaced(self) -> bool:
+        """Whether it has not come to a container yet."""
+        return self._lease is None and self.phase in (NEW, WAITING)
+
+    @property
     def is_simple(self) -> bool:
         """Whether a response of known length can go to its client as it comes."""
         usual = self.complete and self.keep_alive and not self.version_1_0 and self._result is None
@@ -260,6 +265,11 @@ class Exchange:
     def moved(self, target: Route | Refusal) -> None:
         """Its host leads here now: it begins anew."""
         self.start(target)
+
+    def elsewhere(self, process: int) -> None:
+        """Its function lives in another process: its connection goes there."""
+        assert not isinstance(self.client, Result), "only what has a slot is redirected"
+        self.client.move(self, process)
 
     def refused(self, refusal: Refusal) -> None:
         """It gets no slot; or the request itself is refused."""

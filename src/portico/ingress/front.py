@@ -22,9 +22,16 @@ class Front:
         self._port = b"" if port == 443 else b":%d" % port
         self._secures = secures
         self._failed: set[str] = set()
+        self.on_failed: Callable[[str, bool], None] = lambda host, failed: None
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """The hosts for which no certificate can be had."""
+        return frozenset(self._failed)
 
     def set_failed(self, host: str, failed: bool) -> None:
         """Whether no certificate can be had for it."""
+        self.on_failed(host, failed)
         if len(self._failed) >= MOST:
             self._failed.clear()
         self._failed.add(host) if failed else self._failed.discard(host)

@@ -94,6 +94,9 @@ class Waiter(Protocol):
     def moved(self, target: Route | Refusal) -> None:
         """It waits no longer: its host leads here now."""
 
+    def elsewhere(self, process: int) -> None:
+        """What it asks for lives in another process; it does not wait here."""
+
 
 class Endpoint(Protocol):
     """What a host name leads to."""

@@ -60,6 +60,11 @@ class Policies:
     def __init__(self, policies: Iterable[Policy] = ()) -> None:
         self._values = {(policy.setting, policy.scope): policy.value for policy in policies}
 
+    @property
+    def all(self) -> list[Policy]:
+        """Each of them."""
+        return [Policy(scope, setting, value) for (setting, scope), value in self._values.items()]
+
     def requires_proxy_auth(self, endpoint: Scope) -> bool:
         """Whether a setting protects this endpoint."""
         return self._narrowest(Setting.REQUIRE_PROXY_AUTH, endpoint) == "on"

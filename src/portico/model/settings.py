@@ -18,6 +18,7 @@ from portico.model.policy import DEFAULT_RATE_LIMIT
 from portico.model.proxies import Network, parse_networks
 from portico.model.sizes import parse_size
 
+MAX_INGRESS = 64
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes; leave room for a file name's last characters
 
 
@@ -33,7 +34,8 @@ class Settings:
     public_address: addresses and host names, with commas, at which the internet reaches the server; "": not known here.
     dns_resolver: the name server that is asked about custom domains, an address and maybe a port; "": the machine's.
     max_websocket_message: a size, or "unlimited". redirect_after: seconds without an answer, after which a client is
-    sent to the URL of the result; None: never. https: how it is spoken; None: not at all.
+    sent to the URL of the result; None: never. ingress: processes that share the public port. https: how it is spoken;
+    None: not at all.
     """
 
     home: Path
@@ -48,6 +50,7 @@ class Settings:
     public_address: str = ""
     dns_resolver: str = ""
     redirect_after: int | None = None
+    ingress: int = 1
     https: Https | None = None
 
     def validate(self) -> Settings:
@@ -61,6 +64,8 @@ class Settings:
             raise InvalidError(f"PORTICO_DOMAIN is not a domain name: {self.domain!r}.", hint="For example localhost")
         if self.redirect_after is not None and self.redirect_after < 1:
             raise InvalidError(f"PORTICO_REDIRECT_AFTER must be at least 1 second, not {self.redirect_after}.")
+        if not 1 <= self.ingress <= MAX_INGRESS:
+            raise InvalidError(f"PORTICO_INGRESS is a number from 1 to {MAX_INGRESS}, not {self.ingress}.")
         _ = self.trusted_networks, self.websocket_limit, self.public, self.name_server  # they raise
         if self.https is not None:
             self.https.validate(self.domain)
@@ -83,6 +88,7 @@ class Settings:
             "PORTICO_PUBLIC_ADDRESS": self.public_address,
             "PORTICO_DNS_RESOLVER": self.dns_resolver,
             "PORTICO_REDIRECT_AFTER": "" if self.redirect_after is None else str(self.redirect_after),
+            "PORTICO_INGRESS": str(self.ingress),
             "PORTICO_HTTPS": "off" if self.https is None else "on",
         } | ({} if self.https is None else self.https.variables)
 

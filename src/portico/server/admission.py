@@ -66,7 +66,7 @@ class AdmissionControl:
 
     async def save(self) -> None:
         """Store when tokens were last used."""
-        used = await self._bridge.call(self._data.used_tokens)
+        used = await self._bridge.run(self._data.used_tokens())
         if used:
             await (await self._store()).admission.used(used)
 

@@ -179,7 +179,7 @@ class Apps:
     ) -> list[FunctionInfo]:
         found = await self._rollouts.endpoints(app_id, spec, urls, environment)
         endpoints = {endpoint.function: endpoint for endpoint in found}
-        counts = await self._bridge.call(self._data.counts, app_id)
+        counts = await self._bridge.run(self._data.counts(app_id))
         rows: list[FunctionInfo] = []
 
         def row(name: str, c: Counts) -> None:

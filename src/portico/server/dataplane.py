@@ -19,7 +19,7 @@ from portico.core.routes import Claim, Owner, RouteTable
 from portico.core.secrets import SecretTable
 from portico.core.tokens import ProxyToken
 from portico.ingress import pages
-from portico.ingress.admission import Admission
+from portico.ingress.admission import Admission, NewBucket
 from portico.ingress.door import Ingress, IngressOptions
 from portico.ingress.ports import Endpoint, Refusal, Route
 from portico.model.errors import NotFoundError, StartError
@@ -28,6 +28,7 @@ from portico.model.naming import call_host
 from portico.model.policy import Policies, Scope
 from portico.model.ports import BuiltImage, ContainerStart, Engine
 from portico.model.spec import AppSpec, FunctionSpec
+from portico.server.away import AwayEndpoint, Keeper, OtherShards, Share
 from portico.server.endpoint import FunctionEndpoint, Gate, MethodEndpoint, NotCalled, Passage, Unavailable
 from portico.server.pools import Pools
 from portico.server.seat import Seat
@@ -40,10 +41,12 @@ NOT_UP: Final = Refusal(503, "modal-http: this app is not up", retry_after=30)
 TELL_USES_AFTER: Final = 30.0  # seconds from the use of a proxy token until it is stored
 CUT_GRACE: Final = 2.0  # seconds for inputs of a version that is not to run beside the next one
 LAST_WORDS: Final = 2.0  # seconds for inputs to end that were cut off when the server ended
+ALONE: Final = Share()
 PROOFS_AT_ONCE: Final = 8  # containers that one moment's deploys start side by side
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Served = FunctionEndpoint | MethodEndpoint | AwayEndpoint
 Commit = Callable[[], Coroutine[Any, Any, None]]
 SystemLog = Callable[[str, str, str, str], None]  # app id, function, container id, text
 
@@ -90,12 +93,8 @@ class LiveApp:
 
     release: Release
     endpoints: dict[str, FunctionEndpoint] = field(default_factory=dict)
-    parts: dict[str, FunctionEndpoint | MethodEndpoint] = field(default_factory=dict)  # what is called or has a URL
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether its inputs wait for the next version."""
-        return any(endpoint.is_held for endpoint in self.endpoints.values())
+    parts: dict[str, Served] = field(default_factory=dict)  # what is called or has a URL
+    away: dict[str, AwayEndpoint] = field(default_factory=dict)  # functions and classes in other processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,16 @@ class Bridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.settle: Callable[[], Coroutine[Any, Any, None]] | None = None  # waits until other processes know, too
 
     async def call(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a quick verb there; its result or its exception here."""
 
         async def run() -> R:
-            return verb(*args, **kwargs)
+            result = verb(*args, **kwargs)
+            if self.settle is not None:
+                await self.settle()
+            return result
 
         return await self.run(run())
 
@@ -172,9 +175,7 @@ class CallDirectory:
         if not host.endswith((SPAWN_DOMAIN, CONTROL_DOMAIN)):
             return None
         function = self.table.get(calls_host(host))
-        takes = isinstance(function, FunctionEndpoint | MethodEndpoint) or (
-            isinstance(function, NotCalled) and host.endswith(CONTROL_DOMAIN)
-        )
+        takes = isinstance(function, Served) or (isinstance(function, NotCalled) and host.endswith(CONTROL_DOMAIN))
         return self._desk if takes else function
 
     def claimed(self) -> None:
@@ -202,7 +203,12 @@ class DataPlane:
         ingress: IngressOptions | None = None,
         machine: str = "",
         rate_limit: float | None = None,
+        share: Share = ALONE,
+        new_bucket: NewBucket | None = None,
     ) -> None:
+        self.share = share
+        self.shards: OtherShards | None = None
+        self.keeper: Keeper | None = None  # of seats there
         self._domain = domain
         self._limits = limits
         self._machine = machine
@@ -225,7 +231,11 @@ class DataPlane:
         self.on_tokens_used: Callable[[], None] = lambda: None  # some time after a use of a proxy token
         ingress = ingress or IngressOptions()
         self._admission = Admission(
-            rate_limit, now=self._loop.time, redirect_after=ingress.redirect_after, on_token_use=self._token_used
+            rate_limit,
+            now=self._loop.time,
+            redirect_after=ingress.redirect_after,
+            on_token_use=self._token_used,
+            new_bucket=new_bucket,
         )
         self.calls = CallDirectory(str(sockets.desk))
         self.ingress = Ingress(self, self._loop, ingress)
@@ -300,7 +310,7 @@ class DataPlane:
 
     def install(self, release: Release) -> None:
         """Bring an app up, or its next version, without proof; its containers start when they are asked for."""
-        self._switch(release, {f.name: self._supervise(release, f) for f in release.spec.functions})
+        self._switch(release, self._supervisors(release))
 
     async def recreate(self, release: Release, on_ready: Callable[[str], None], commit: Commit) -> None:
         """As `roll_out`, but no two versions run side by side: the one before ends first. If the next one fails, it
@@ -312,7 +322,7 @@ class DataPlane:
                 await self._cut(app)
             await self.roll_out(release, on_ready, commit)
         except BaseException:
-            if app is not None and self._apps.get(release.app_id) is app and app.is_cut:
+            if app is not None and self._apps.get(release.app_id) is app and app.release is not release:
                 self.install(app.release)
             raise
 
@@ -321,17 +331,7 @@ class DataPlane:
 
         An app that serves already (an ephemeral one) proves only the functions that are in use.
         """
-        supervisors = {f.name: self._supervise(release, f) for f in release.spec.functions}
-        try:
-            async with asyncio.TaskGroup() as proofs:
-                for name in self._in_use(release):
-                    proofs.create_task(self._prove(supervisors[name], on_ready))
-        except BaseExceptionGroup as errors:
-            self._discard(supervisors)
-            raise errors.exceptions[0] from None
-        except BaseException:
-            self._discard(supervisors)
-            raise
+        supervisors = await self.prove(release, on_ready)
         # whoever asked may leave from here on: what is committed is also switched to
         finishing = self._loop.create_task(self._finish(release, supervisors, commit))
         try:
@@ -340,8 +340,26 @@ class DataPlane:
             await asyncio.wait([finishing])
             raise
 
+    async def prove(self, release: Release, on_ready: Callable[[str], None]) -> dict[str, Supervisor | Pools]:
+        """Have a version's functions ready, here and elsewhere; those that are here. StartError when one cannot be."""
+        supervisors = self._supervisors(release)
+        try:
+            async with asyncio.TaskGroup() as proofs:
+                if self.shards is not None:
+                    proofs.create_task(self.shards.prove(release, on_ready))
+                for name in self._in_use(release):
+                    proofs.create_task(self._prove(supervisors[name], on_ready))
+        except BaseExceptionGroup as errors:
+            self._discard(release, supervisors)
+            raise errors.exceptions[0] from None
+        except BaseException:
+            self._discard(release, supervisors)
+            raise
+        return supervisors
+
     def rouse(self, app_id: str) -> None:
         """Have a first container of each function with a URL come up in the background."""
+        self._tell_shards("rouse", app_id)
         app = self._apps.get(app_id)
         for endpoint in app.endpoints.values() if app else ():
             if any(part.web is not None for part in endpoint.supervisor.function.parts):
@@ -349,18 +367,21 @@ class DataPlane:
 
     def hold(self, app_id: str) -> None:
         """New inputs of this app wait."""
+        self._tell_shards("hold", app_id)
         if app := self._apps.get(app_id):
             for endpoint in app.endpoints.values():
                 endpoint.hold()
 
     def release(self, app_id: str) -> None:
         """They wait no longer."""
+        self._tell_shards("release", app_id)
         if app := self._apps.get(app_id):
             for endpoint in app.endpoints.values():
                 endpoint.release()
 
     def stop(self, app_id: str) -> None:
         """The app's names answer that it is stopped; running inputs end."""
+        self._tell_shards("stop", app_id)
         app = self._apps.pop(app_id, None)
         returned = self._routes.stop(app_id)
         self.calls.table.remove(app_id)
@@ -399,26 +420,41 @@ class DataPlane:
 
     def set_policies(self, policies: Policies) -> None:
         """They hold for all requests from now on."""
+        if self.shards is not None:
+            self.shards.set_policies(policies)
         self._admission.set_policies(policies)
         self.ingress.routes_changed()
 
     def set_tokens(self, tokens: Iterable[tuple[ProxyToken, float | None]]) -> None:
         """These proxy tokens are valid from now on, and no others; each with its rate limit."""
+        if self.shards is not None:
+            self.shards.remove_tokens(None)
         self._admission.tokens.clear()
         for token, rate_limit in tokens:
-            self._admission.put_token(token, rate_limit)
+            self.put_token(token, rate_limit)
 
     def put_token(self, token: ProxyToken, rate_limit: float | None) -> None:
         """A proxy token that is valid from now on."""
+        if self.shards is not None:
+            self.shards.put_token(token, rate_limit)
         self._admission.put_token(token, rate_limit)
 
     def remove_token(self, token_id: str) -> None:
         """A proxy token that is valid no longer."""
+        if self.shards is not None:
+            self.shards.remove_tokens([token_id])
         self._admission.tokens.remove(token_id)
 
-    def used_tokens(self) -> dict[str, float]:
+    async def used_tokens(self) -> dict[str, float]:
         """When each proxy token was last used that was used since this was asked last."""
+        if self.shards is not None:
+            for used in await self.shards.used_tokens():
+                self._admission.tokens.have_been_used(used)
         return self._admission.tokens.take_used()
+
+    def tokens_used(self, used: Mapping[str, float]) -> None:
+        """Elsewhere."""
+        self._admission.tokens.have_been_used(used)
 
     def seat(self, seat: Seat, app_id: str, function: str, input_id: str) -> None:
         """Have a stored call queue up for its function. Refused with a code of its own while the app is not up."""
@@ -433,33 +469,46 @@ class DataPlane:
         endpoint = self.endpoint(app_id, function)
         return endpoint.function if endpoint is not None else None
 
-    def requested_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
+    def requested_at(self, host: str) -> Served | None:
         """The function that answers requests at this host."""
         found = self.find(host)
         target = found.endpoint if isinstance(found, Route) else None
-        return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
+        return target if isinstance(target, Served) else None
 
-    def endpoint(self, app_id: str, function: str) -> FunctionEndpoint | MethodEndpoint | None:
+    def endpoint(self, app_id: str, function: str) -> Served | None:
         """A function of a living app, a class, or a method, "Class.method"."""
         app = self._apps.get(app_id)
-        return None if app is None else app.parts.get(function) or app.endpoints.get(function)
+        if app is None:
+            return None
+        return app.parts.get(function) or app.endpoints.get(function) or app.away.get(function)
 
     def url(self, app_id: str, function: str) -> str | None:
         """Where a function of a living app answers requests; None when it does not."""
         app = self._apps.get(app_id)
         return None if app is None else app.release.urls.get(function)
 
-    def called_at(self, host: str) -> FunctionEndpoint | MethodEndpoint | None:
+    def called_at(self, host: str) -> Served | None:
         """The function that this host of the calls' socket means."""
         target = self.calls.table.get(host)
         if isinstance(target, NotCalled):
             target = target.function
-        return target if isinstance(target, FunctionEndpoint | MethodEndpoint) else None
+        return target if isinstance(target, Served) else None
 
-    def counts(self, app_id: str) -> dict[str, Counts]:
+    async def counts(self, app_id: str) -> dict[str, Counts]:
         """How each function of an app is doing."""
         app = self._apps.get(app_id)
-        return {name: endpoint.counts for name, endpoint in app.endpoints.items()} if app else {}
+        found = {name: endpoint.counts for name, endpoint in app.endpoints.items()} if app else {}
+        return found if self.shards is None else found | await self.shards.counts(app_id)
+
+    def living(self) -> list[Release]:
+        """The version of each app that answers."""
+        return [app.release for app in self._apps.values()]
+
+    def with_secrets(self, start: ContainerStart) -> ContainerStart:
+        """What an engine needs, with what its function's secrets have now. NotFoundError when one is not there."""
+        function = start.function
+        env = self._secrets.variables(function, start.environment)
+        return replace(start, function=replace(function, secrets=(), env=env))
 
     async def close(self, grace: float) -> None:
         """End all: first the door, then the apps, then what runs them."""
@@ -470,6 +519,11 @@ class DataPlane:
             gate.open(SHUTTING_DOWN)
         self.calls.close()
         began = self._loop.time()
+        ends = None
+        if self.shards is not None:
+            self.ingress.refuse()
+            await self.shards.refuse()
+            ends = self._loop.create_task(self.shards.finish(grace))
         await self.ingress.close(grace)
         for app_id in list(self._apps):
             self.stop(app_id)
@@ -478,6 +532,8 @@ class DataPlane:
             supervisor.finish(left)  # what runs where the ingress does not see it: WebSockets
         if self._leaving:  # others run their exit handlers
             await asyncio.wait(list(self._leaving), timeout=STOP_GRACE)
+        if ends is not None:
+            await ends
         await self._engine.close()
         for task in (*self._background, *self._leaving):
             task.cancel()
@@ -485,6 +541,7 @@ class DataPlane:
     # -- inside ---------------------------------------------------------------------------------------------------
     async def _cut(self, app: LiveApp) -> None:
         """End what runs of it, and return when that has gone. Requests that may be repeated wait for what comes."""
+        elsewhere = None if self.shards is None else self._loop.create_task(self.shards.cut(app.release.app_id))
         ending = [endpoint.cut() for endpoint in app.endpoints.values()]
         for supervisor in ending:
             self._dismiss_snapshot(supervisor)
@@ -492,6 +549,8 @@ class DataPlane:
             supervisor.finish(CUT_GRACE)
         for supervisor in ending:
             await supervisor.gone()
+        if elsewhere is not None:
+            await elsewhere
 
     async def _finish(self, release: Release, supervisors: dict[str, Supervisor | Pools], commit: Commit) -> None:
         async with self._committing:
@@ -501,14 +560,26 @@ class DataPlane:
                 if release.ephemeral and release.app_id not in self._apps:
                     raise NotFoundError(f"The app {release.app_name!r} has ended meanwhile.")
             except BaseException:
-                self._discard(supervisors)
+                self._discard(release, supervisors)
                 raise
             self._switch(release, supervisors)
+        if self.shards is not None:
+            await self.shards.settle()
 
-    def _discard(self, supervisors: dict[str, Supervisor | Pools]) -> None:
+    def _discard(self, release: Release, supervisors: dict[str, Supervisor | Pools]) -> None:
+        if self.shards is not None:
+            self.shards.discard(release)
         for supervisor in supervisors.values():
             supervisor.drain()
             self._let_go(supervisor)
+
+    def _tell_shards(self, verb: str, app_id: str) -> None:
+        if self.shards is not None:
+            self.shards.tell(verb, app_id)
+
+    def _supervisors(self, release: Release) -> dict[str, Supervisor | Pools]:
+        functions = [f for f in release.spec.functions if self.share.has(release, f.name)]
+        return {f.name: self._supervise(release, f) for f in functions}
 
     def _supervise(self, release: Release, function: FunctionSpec) -> Supervisor | Pools:
         snapshot = f"{release.app_id}-{secrets.token_hex(8)}" if _may_have_snapshot(function) else None
@@ -527,7 +598,7 @@ class DataPlane:
         self, release: Release, function: FunctionSpec, parameters: str | None, snapshot: str | None
     ) -> Supervisor:
         def make_start() -> ContainerStart:
-            return ContainerStart(
+            start = ContainerStart(
                 container_id=f"ct-{secrets.token_hex(8)}",
                 app_id=release.app_id,
                 app_name=release.app_name,
@@ -535,13 +606,14 @@ class DataPlane:
                 ephemeral=release.ephemeral,
                 environment=release.environment,
                 entry=release.spec.entry,
-                function=replace(function, secrets=(), env=self._secrets.variables(function, release.environment)),
+                function=function,
                 image=release.images[function.name],
                 bundle_dir=release.bundle_dir,
                 urls=release.urls,
                 parameters=parameters,
                 snapshot=snapshot,
             )
+            return self.with_secrets(start)
 
         def notify(container_id: str, text: str) -> None:
             self._system_log(release.app_id, function.name, container_id, text)
@@ -549,11 +621,13 @@ class DataPlane:
         return Supervisor(function, make_start, self._engine, notify, self._loop, self._limits)
 
     def _in_use(self, release: Release) -> list[str]:
-        names = [function.name for function in release.spec.functions]
+        every = [function.name for function in release.spec.functions]
+        names = [name for name in every if self.share.has(release, name)]
         app = self._apps.get(release.app_id)
         if not release.ephemeral or app is None:
             return names
-        return [n for n in names if n in app.endpoints and app.endpoints[n].supervisor.in_use] or names[:1]
+        used = [n for n in names if n in app.endpoints and app.endpoints[n].supervisor.in_use]
+        return used or [n for n in every[:1] if n in names]
 
     async def _prove(self, supervisor: Supervisor | Pools, on_ready: Callable[[str], None]) -> None:
         async with self._proving:
@@ -575,13 +649,35 @@ class DataPlane:
                 endpoint.place = place
                 self._let_go(endpoint.switch(supervisor))
             supervisor.keep_minimum()
+        if self.shards is not None:
+            self._send_away(app)
         app.parts = self._parts(app)
         self._lead(release.owner, self._targets(app), _callable(release, app))
         self._keep_templates()
 
-    def _parts(self, app: LiveApp) -> dict[str, FunctionEndpoint | MethodEndpoint]:
-        parts: dict[str, FunctionEndpoint | MethodEndpoint] = {}
+    def _send_away(self, app: LiveApp) -> None:
+        """Have the other processes bring up what lives there."""
+        assert self.shards is not None
+        assert self.keeper is not None
+        release = app.release
+        owners = {f.name: (self.share.owner(release, f.name), f) for f in release.spec.functions}
+        app.away = {
+            name: AwayEndpoint(process, function, function, release.app_id, self.keeper)
+            for name, (process, function) in owners.items()
+            if process != self.share.process
+        }
+        self.shards.install(release)
+
+    def _parts(self, app: LiveApp) -> dict[str, Served]:
+        parts: dict[str, Served] = {}
         for function in app.release.spec.functions:
+            if (away := app.away.get(function.name)) is not None:
+                assert self.keeper is not None
+                for part in function.parts:
+                    parts[part.name] = AwayEndpoint(away.process, part, function, app.release.app_id, self.keeper)
+                continue
+            if function.name not in app.endpoints:
+                continue  # it is not ours
             endpoint = app.endpoints[function.name]
             if function.cls is None:
                 parts[function.name] = endpoint
@@ -602,7 +698,7 @@ class DataPlane:
         }
 
     def _targets(self, app: LiveApp) -> dict[str, Endpoint]:
-        return {name: app.parts[function] for name, function in self._names(app.release).items()}
+        return {name: app.parts[f] for name, f in self._names(app.release).items() if f in app.parts}
 
     def _claim_of(self, host: str) -> Claim[Endpoint] | None:
         """Whose host this is, by its label or by a custom domain. A wildcard leaves the machine's name to the server:
@@ -683,7 +779,7 @@ def _is_address(host: str) -> bool:
 def _callable(release: Release, app: LiveApp) -> dict[str, Endpoint]:
     """Where each function of an app is called. One that has a URL answers with it: it is no call that it takes."""
     hosts: dict[str, Endpoint] = {}
-    for name, endpoint in {**app.endpoints, **app.parts}.items():
+    for name, endpoint in {**app.endpoints, **app.away, **app.parts}.items():
         target: Endpoint = endpoint
         if (url := release.urls.get(name)) is not None:
             target = NotCalled(endpoint, Refusal(405, url, code="invalid"))

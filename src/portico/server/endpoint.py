@@ -12,6 +12,7 @@ from portico.model.errors import InvalidError
 from portico.model.naming import door_of
 from portico.model.policy import Scope
 from portico.model.spec import FunctionSpec
+from portico.server.away import AwayEndpoint
 from portico.server.pools import Pools, text_of, wrong_parameters
 from portico.server.supervisor import QUEUE_FULL, Counts, Supervisor
 
@@ -35,6 +36,11 @@ class FunctionEndpoint:
     @property
     def function(self) -> FunctionSpec:
         """What is called or has a URL."""
+        return self.supervisor.function
+
+    @property
+    def whole(self) -> FunctionSpec:
+        """Itself: it is no part of a class."""
         return self.supervisor.function
 
     @property
@@ -128,6 +134,11 @@ class MethodEndpoint:
         return self._cls.supervisor
 
     @property
+    def whole(self) -> FunctionSpec:
+        """The class."""
+        return self.supervisor.function
+
+    @property
     def app_id(self) -> str:
         """Whose it is."""
         return self._cls.app_id
@@ -182,7 +193,7 @@ class Unavailable:
 class NotCalled(Unavailable):
     """What is scaled and looked at as others are, but takes no calls: a class itself, or what has a URL."""
 
-    def __init__(self, function: FunctionEndpoint | MethodEndpoint, refusal: Refusal) -> None:
+    def __init__(self, function: FunctionEndpoint | MethodEndpoint | AwayEndpoint, refusal: Refusal) -> None:
         super().__init__(refusal)
         self.function = function
 

@@ -8,7 +8,8 @@ from typing import Any
 from portico.api.services import Target
 from portico.core.scaling import changed
 from portico.model.errors import NotFoundError
-from portico.server.dataplane import Bridge, DataPlane
+from portico.server.away import AwayEndpoint
+from portico.server.dataplane import Bridge, DataPlane, Served
 from portico.server.endpoint import FunctionEndpoint, MethodEndpoint
 from portico.server.supervisor import Supervisor
 
@@ -30,13 +31,13 @@ class Functions:
 
     async def about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
         """Its "url", "retries", "stats" or "autoscaler"."""
-        return await self._bridge.call(self._about, target, what, parameters)
+        return await self._bridge.run(self._about(target, what, parameters))
 
     async def update_autoscaler(
         self, target: Target, settings: dict[str, float | None], parameters: bytes
     ) -> dict[str, Any]:
         """Change some of its settings, until its next version; all of them."""
-        return await self._bridge.call(self._update, target, settings, parameters)
+        return await self._bridge.run(self._update(target, settings, parameters))
 
     # -- on the ingress's loop ------------------------------------------------------------------------------------
     def _find(self, host: str) -> Target:
@@ -45,42 +46,63 @@ class Functions:
     def _find_web(self, host: str) -> Target:
         return _target(self._data.requested_at(host))
 
-    def _endpoint(self, target: Target) -> FunctionEndpoint | MethodEndpoint:
-        endpoint = self._data.endpoint(target.app_id, target.function)
-        if endpoint is None:
-            raise NotFoundError("There is no such function.")
-        return endpoint
+    async def _about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
+        endpoint = _endpoint(self._data, target)
+        if isinstance(endpoint, AwayEndpoint) and what in ("stats", "autoscaler"):
+            return await endpoint.keeper.about(endpoint, what, parameters)
+        return about(self._data, target, what, parameters)
 
-    def _supervisor(self, target: Target, parameters: bytes) -> Supervisor:
-        supervisor = self._endpoint(target).supervisor
-        return supervisor if isinstance(supervisor, Supervisor) else supervisor.pool(parameters)
-
-    def _about(self, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
-        endpoint = self._endpoint(target)
-        if what == "url":
-            return {"url": self._data.url(target.app_id, target.function)}
-        if what == "retries":
-            policy = endpoint.function.retries
-            return None if policy is None else asdict(policy)
-        if what == "stats":
-            supervisor = self._supervisor(target, parameters)
-            counts = endpoint.counts if supervisor is endpoint.supervisor else supervisor.counts
-            return {
-                "backlog": counts.queued,
-                "num_total_runners": counts.starting + counts.ready,
-                "num_running_inputs": counts.running,
-                "input_headroom": supervisor.room,
-            }
-        return asdict(self._supervisor(target, parameters).wish)
-
-    def _update(self, target: Target, settings: dict[str, float | None], parameters: bytes) -> dict[str, Any]:
-        supervisor = self._supervisor(target, parameters)
-        supervisor.rescale(changed(supervisor.wish, settings))
-        return asdict(supervisor.wish)
+    async def _update(self, target: Target, settings: dict[str, float | None], parameters: bytes) -> dict[str, Any]:
+        endpoint = _endpoint(self._data, target)
+        if isinstance(endpoint, AwayEndpoint):
+            return await endpoint.keeper.update(endpoint, settings, parameters)
+        return update(self._data, target, settings, parameters)
 
 
-def _target(endpoint: FunctionEndpoint | MethodEndpoint | None) -> Target:
+def about(data: DataPlane, target: Target, what: str, parameters: bytes) -> dict[str, Any] | None:
+    """See `Functions.about`; of what lives in this process, and of others their url and retries."""
+    endpoint = _endpoint(data, target)
+    if what == "url":
+        return {"url": data.url(target.app_id, target.function)}
+    if what == "retries":
+        policy = endpoint.function.retries
+        return None if policy is None else asdict(policy)
+    if what == "stats":
+        supervisor = _supervisor(endpoint, parameters)
+        counts = supervisor.counts
+        if isinstance(endpoint, FunctionEndpoint | MethodEndpoint) and supervisor is endpoint.supervisor:
+            counts = endpoint.counts
+        return {
+            "backlog": counts.queued,
+            "num_total_runners": counts.starting + counts.ready,
+            "num_running_inputs": counts.running,
+            "input_headroom": supervisor.room,
+        }
+    return asdict(_supervisor(endpoint, parameters).wish)
+
+
+def update(data: DataPlane, target: Target, settings: dict[str, float | None], parameters: bytes) -> dict[str, Any]:
+    """See `Functions.update_autoscaler`; of what lives in this process."""
+    supervisor = _supervisor(_endpoint(data, target), parameters)
+    supervisor.rescale(changed(supervisor.wish, settings))
+    return asdict(supervisor.wish)
+
+
+def _endpoint(data: DataPlane, target: Target) -> Served:
+    endpoint = data.endpoint(target.app_id, target.function)
+    if endpoint is None:
+        raise NotFoundError("There is no such function.")
+    return endpoint
+
+
+def _supervisor(endpoint: Served, parameters: bytes) -> Supervisor:
+    assert not isinstance(endpoint, AwayEndpoint), "it is asked where it lives"
+    supervisor = endpoint.supervisor
+    return supervisor if isinstance(supervisor, Supervisor) else supervisor.pool(parameters)
+
+
+def _target(endpoint: Served | None) -> Target:
     if endpoint is None:
         raise NotFoundError("There is no such function.")
     function = endpoint.function
-    return Target(endpoint.app_id, function.name, function.is_generator, endpoint.supervisor.function.cls)
+    return Target(endpoint.app_id, function.name, function.is_generator, endpoint.whole.cls)

@@ -10,25 +10,30 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
 from portico.engines import groups
 from portico.engines.folders import remove_folders
+from portico.engines.groups import Groups
 from portico.engines.process import ProcessEngine
-from portico.ingress.door import IngressOptions
+from portico.ingress.admission import NewBucket
+from portico.ingress.door import CALLS, FRONT, IngressOptions
 from portico.ingress.front import Front
 from portico.model.errors import ConflictError, Error, HomeInUseError, PortInUseError, StateError
 from portico.model.settings import Settings
+from portico.server.away import Share
 from portico.server.control import ControlPlane, Outside
 from portico.server.dataplane import Bridge, DataPlane, Sockets
+from portico.server.descriptors import allow_many_descriptors
 from portico.server.https import local_authority
 from portico.server.ports import check_free, holder
 from portico.store.check import check_database
@@ -36,6 +41,9 @@ from portico.wire.calls import SOCKET_VARIABLE
 from portico.wire.container import View
 from portico.wire.control import Problem, encode_event
 from portico.wire.websocket import LIMIT_VARIABLE
+
+if TYPE_CHECKING:
+    from portico.server.shards import Shards
 
 log = logging.getLogger("portico.server")
 
@@ -64,7 +72,7 @@ def run(settings: Settings, options: ServerOptions) -> int:
     try:
         with contextlib.ExitStack() as open_:
             open_.enter_context(_home(settings.home))
-            door = open_.enter_context(_listening(settings))
+            doors = open_.enter_context(_listening(settings))
             calls = open_.enter_context(_local(settings.calls_socket))
             front = None
             if settings.https is not None:
@@ -73,9 +81,9 @@ def run(settings: Settings, options: ServerOptions) -> int:
             check_database(settings.database)
             _keep_memory_to_ourselves()
             sys.setswitchinterval(0.0005)  # the control plane's thread must not keep the data path waiting
-            options = replace(options, max_connections=_allow_many_descriptors())
+            options = replace(options, max_connections=allow_many_descriptors())
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_Server(settings, options, door, calls, front).serve())
+                return runner.run(_Server(settings, options, doors, calls, front).serve())
     except Error as error:
         if options.ready_fd is not None:
             problem = Problem(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
@@ -91,13 +99,13 @@ class _Server:
         self,
         settings: Settings,
         options: ServerOptions,
-        door: socket.socket,
+        doors: list[socket.socket],
         calls: socket.socket,
         front: socket.socket | None,
     ) -> None:
         self._settings = settings
         self._options = options
-        self._door = door
+        self._door, *self._other_doors = doors
         self._calls = calls
         self._front = front
         self._ending = asyncio.Event()
@@ -134,6 +142,8 @@ class _Server:
             ingress,
             machine,
             settings.rate_limit,
+            Share(0, settings.ingress),
+            self._new_bucket(),
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
@@ -144,6 +154,11 @@ class _Server:
             port = settings.https.address(settings.domain).port
             front = Front(port, data.secures)
 
+        shards = self._shards(data, engine, control, limits, front) if self._other_doors else None
+        if shards is not None:
+            bridge.settle = shards.settle
+            shards.join()
+
         def booted(failure: StateError | None) -> None:
             self._failure = failure
             if failure is not None:
@@ -151,8 +166,8 @@ class _Server:
 
         try:
             if self._front is not None:
-                await data.ingress.listen(self._front, front=front)
-            await control.start(
+                await data.ingress.listen(self._front, front=front, name=FRONT)
+            starting = control.start(
                 Outside(
                     settings=settings,
                     address=address,
@@ -165,8 +180,12 @@ class _Server:
                     on_booted=lambda failure: bridge.post(booted, failure),
                 )
             )
+            if shards is None:
+                await starting
+            else:
+                await asyncio.gather(starting, shards.start())
             await data.ingress.listen(self._door)
-            await data.ingress.listen(self._calls, data.calls)
+            await data.ingress.listen(self._calls, data.calls, name=CALLS)
             self._watch_lifetime(loop, control)
             gc.freeze()  # a collection would look at all that was imported, and keep every connection waiting meanwhile
             self._announce(address)
@@ -181,6 +200,41 @@ class _Server:
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _new_bucket(self) -> NewBucket | None:
+        """How rate limits count: in files, where several processes do; None: as each likes."""
+        if not self._other_doors:
+            return None
+        from portico.server.shared_buckets import SharedBuckets  # only then
+
+        return SharedBuckets(_buckets(self._settings)).new
+
+    def _shards(
+        self, data: DataPlane, engine: ProcessEngine, control: ControlPlane, limits: Groups, front: Front | None
+    ) -> Shards:
+        from portico.server.shard import Begin  # a server with one process, the common case, starts without these
+        from portico.server.shards import Shards
+
+        settings = self._settings
+        begin = Begin(
+            process=0,
+            door=-1,
+            channel=-1,
+            incoming=-1,
+            outgoing=[],
+            run_dir=str(settings.run_dir),
+            buckets=str(_buckets(settings)),
+            domain=settings.domain,
+            machine=socket.gethostname().partition(".")[0].lower(),
+            limits=settings.limits,
+            max_message=settings.websocket_limit,
+            trusted_proxies=settings.trusted_proxies,
+            redirect_after=settings.redirect_after,
+            rate_limit=settings.rate_limit,
+            https_port=None if settings.https is None else settings.https.address(settings.domain).port,
+            groups=limits.document,
+        )
+        return Shards(data, engine, control.logs.system, self._other_doors, begin, front)
 
     def _view(self) -> View:
         """What containers see of the machine: of our own, only where they call functions."""
@@ -239,18 +293,6 @@ def _keep_memory_to_ourselves() -> None:
         Path("/proc/self/coredump_filter").write_text("0")
 
 
-def _allow_many_descriptors() -> int:
-    """As many as this user may have; how many clients may then be connected.
-
-    Each takes one. The rest is for containers, five each, for connections to them, and for files.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if allowed == resource.RLIM_INFINITY else max(1, allowed - max(128, allowed // 4))
-
-
 @contextlib.contextmanager
 def _home(home: Path) -> Iterator[None]:
     """The home, made and locked: one server at a time lives in it."""
@@ -278,23 +320,47 @@ def _home(home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The public door's socket, bound; and the folder of our own sockets."""
+def _listening(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The public door's sockets, bound, one for each process; and the folder of our own sockets."""
     _private(settings.run_dir)
     remove_folders(settings.run_dir / "c")  # what a server that was killed has left
     _private(settings.run_dir / "c")
-    host = settings.listen_host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as door:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    shutil.rmtree(_buckets(settings), ignore_errors=True)
+    if settings.ingress > 1:
+        _private(_buckets(settings))
+    with contextlib.ExitStack() as open_:
         try:
-            door.bind((host, settings.listen_port))
-            door.listen(2048)
-        except OSError as error:
-            raise _cannot_listen(settings, error) from None
-        door.setblocking(False)
-        _notice_the_dead(door)
-        yield door
+            yield [open_.enter_context(door) for door in _doors(settings)]
+        finally:
+            shutil.rmtree(_buckets(settings), ignore_errors=True)
+
+
+def _doors(settings: Settings) -> Iterator[socket.socket]:
+    """A listening socket for each process. Who shares a port shares it with all of the same user: so we look first."""
+    host, port, several = settings.listen_host, settings.listen_port, settings.ingress > 1
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if several:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        for _ in range(settings.ingress):
+            door = socket.socket(family, socket.SOCK_STREAM)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if several:
+                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                door.bind((host, port))
+                door.listen(2048)
+            except OSError:
+                door.close()
+                raise
+            port = door.getsockname()[1]
+            door.setblocking(False)
+            _notice_the_dead(door)
+            yield door
+    except OSError as error:
+        raise _cannot_listen(settings, error) from None
 
 
 def _notice_the_dead(door: socket.socket) -> None:
@@ -322,6 +388,11 @@ def _local(path: Path) -> Iterator[socket.socket]:
         door.setblocking(False)
         yield door
     path.unlink(missing_ok=True)
+
+
+def _buckets(settings: Settings) -> Path:
+    """Where processes share what rate limits count."""
+    return settings.run_dir / "buckets"
 
 
 def _private(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from portico.ingress.ports import Endpoint, Lease, Refusal, Route
+from portico.server.away import AwayEndpoint
 from portico.server.supervisor import SlotLease
 
 
@@ -54,10 +55,10 @@ class Seat:
         """See `ingress.ports.Waiter`."""
         self._tell(refusal)
 
-    def timed_out(self) -> None:
-        """See `ingress.ports.Waiter`."""
+    def timed_out(self, queued: int | None = None) -> None:
+        """See `ingress.ports.Waiter`. queued: how many wait where the lease was brought from."""
         assert self._lease is not None
-        self._control.call_soon_threadsafe(self._on_timeout, self._lease.queued)
+        self._control.call_soon_threadsafe(self._on_timeout, self._lease.queued if queued is None else queued)
 
     def moved(self, target: Route | Refusal) -> None:
         """See `ingress.ports.Waiter`."""
@@ -65,6 +66,10 @@ class Seat:
             self.refused(target)
         else:
             self.ask(target.endpoint, self._input_id)
+
+    def elsewhere(self, process: int) -> None:
+        """See `ingress.ports.Waiter`: its lease is brought from there."""
+        cast("AwayEndpoint", self._endpoint).seat(self, self._input_id)
 
     def _tell(self, answer: Lease | Refusal) -> None:
         self._control.call_soon_threadsafe(self._sit, answer)

@@ -128,7 +128,7 @@ async def test_who_asks_for_an_app_that_comes_up_waits_for_this_app_only(tmp_pat
     data.install(a_release("ap-1", tmp_path))
     assert [asked.heard for asked in (early, waiting[0])] == [["moved", "moved"], ["moved"]]
     assert other.heard == []
-    assert data.counts("ap-1")["f"].queued == 2
+    assert (await data.counts("ap-1"))["f"].queued == 2
     await data.close(0)
     assert [getattr(heard, "status", heard) for heard in other.heard] == [503]
 
@@ -174,7 +174,7 @@ async def test_a_deploy_whose_client_leaves_during_its_commit_ends_when_it_is_li
     go_on.set()
     await asyncio.wait([rolling])
     assert rolling.cancelled()
-    assert list(data.counts("ap-1")) == ["f"]
+    assert list(await data.counts("ap-1")) == ["f"]
     await data.close(0)
 
 
