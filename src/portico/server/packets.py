@@ -7,61 +7,49 @@ file in memory.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
+
+from portico.engines.channel import AT_ONCE, Channel, close_all
 
 log = logging.getLogger("portico.packets")
 
 _MOST: Final = 64 * 1024  # bytes of a packet, less than any socket's buffer
-_AT_ONCE: Final = 64  # packets that are read before other work gets its turn
-_AGAIN: Final = 0.02  # seconds until a packet is sent again, when too many descriptors are under way
 _PLAIN, _FILED = b"\0", b"\1"  # what a packet begins with: it is all there is, or a file comes with it
 
 OnPacket = Callable[[bytes, list[int]], None]  # the descriptors are the receiver's
 
 
-class Packets:
+class Packets(Channel):
     """One end; it owns the socket. on_packet: takes what comes. on_end: there is nobody left who could write."""
 
     def __init__(
         self, sock: socket.socket, on_packet: OnPacket | None = None, on_end: Callable[[], None] = lambda: None
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = sock
+        super().__init__(sock)
         self._on_packet = on_packet
         self._on_end = on_end
-        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._all_sent = asyncio.Event()
         self._all_sent.set()
-        self._open = True
-        sock.setblocking(False)
         self.read_on()
 
     async def flushed(self) -> None:
         """Return when the kernel has all that was sent."""
         await self._all_sent.wait()
 
-    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send it now, or when there is room. The descriptors are closed here."""
+    def send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send it now, or when there is room, however long it is. The descriptors are closed here."""
         if not self._open:
-            _close(descriptors)
+            close_all(descriptors)
             return
-        packet = _PLAIN + data
-        if len(data) > _MOST:
-            packet, descriptors = _FILED, (*descriptors, _filed(data))
-        self._unsent.append((packet, descriptors))
         self._all_sent.clear()
-        if len(self._unsent) == 1:
-            self._write()
-
-    def drain(self) -> None:
-        """Hand over all that has arrived."""
-        self._read(None)
+        if len(packet) > _MOST:
+            super().send(_FILED, (*descriptors, _filed(packet)))
+        else:
+            super().send(_PLAIN + packet, descriptors)
 
     def rest(self) -> None:
         """Take no more for now: it waits in the socket."""
@@ -70,18 +58,10 @@ class Packets:
     def read_on(self) -> None:
         """The opposite of `rest`."""
         if self._open and self._on_packet is not None:
-            self._loop.add_reader(self._socket.fileno(), self._read, _AT_ONCE)
+            self._loop.add_reader(self._socket.fileno(), self._read, AT_ONCE)
 
     def close(self) -> None:
-        """Close it; a second call does nothing."""
-        if not self._open:
-            return
-        self._open = False
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
-        while self._unsent:
-            _close(self._unsent.popleft()[1])
+        super().close()
         self._all_sent.set()
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -100,29 +80,16 @@ class Packets:
                 return
             if flags & socket.MSG_CTRUNC:
                 log.error("there is no descriptor left for what another process has sent")
-                _close(descriptors)
+                close_all(descriptors)
                 continue
             data = _read_file(descriptors.pop()) if packet == _FILED else packet[1:]
             self._on_packet(data, descriptors)
             limit = None if limit is None else limit - 1
 
     def _write(self) -> None:
-        self._loop.remove_writer(self._socket.fileno())
-        while self._open and self._unsent:
-            packet, descriptors = self._unsent[0]
-            try:
-                socket.send_fds(self._socket, [packet], descriptors)
-            except BlockingIOError:
-                self._loop.add_writer(self._socket.fileno(), self._write)
-                return
-            except OSError as error:
-                if error.errno == errno.ETOOMANYREFS:
-                    self._loop.call_later(_AGAIN, self._write)
-                    return
-                # the other side is gone, which its process's end will tell
-            self._unsent.popleft()
-            _close(descriptors)
-        self._all_sent.set()
+        super()._write()
+        if not self._unsent:
+            self._all_sent.set()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -141,8 +108,3 @@ def _read_file(descriptor: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         file.seek(0)
         return file.read()
-
-
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -5,8 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 
 from portico.engines.channel import PacketChannel
+
+# as a user who has no right to more: what is on its way counts for the user, not for the process
+MANY_ON_THEIR_WAY = """
+import asyncio, os, resource, socket
+from portico.engines.channel import PacketChannel
+
+async def main():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = PacketChannel(ours, print)
+    for number in range(90):
+        channel.send(b"%d" % number, [os.dup(0)])
+    for number in range(90):
+        packet, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, theirs, 100, 1)
+        assert int(packet) == number, packet
+        os.close(descriptors[0])
+
+asyncio.run(asyncio.to_thread(int))  # all that has to be imported is, before it may not be read
+if os.geteuid() == 0:
+    os.setresuid(USER, USER, USER)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+asyncio.run(main())
+"""
 
 
 def a_pair(heard: list[bytes]) -> tuple[PacketChannel, socket.socket]:
@@ -29,6 +53,14 @@ async def test_packets_that_do_not_fit_are_sent_later_in_order() -> None:
         channel.close()
     assert received == list(range(2_000))
     assert len(os.listdir("/proc/self/fd")) < before
+
+
+def test_a_packet_waits_while_too_many_descriptors_are_on_their_way() -> None:
+    """It is not taken for one that nobody hears."""
+    user = str(100_000 + os.getpid())  # nobody else's
+    script = MANY_ON_THEIR_WAY.replace("USER", user)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_closing_closes_what_was_not_sent() -> None:
