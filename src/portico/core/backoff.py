@@ -32,3 +32,24 @@ class Backoff:
     def remaining(self, now: float) -> float:
         """Seconds until the next try; 0 when it may be now."""
         return max(0.0, self.not_before - now)
+
+
+class Streak:
+    """Counts what ends too early, in a row. Those that were side by side count as one."""
+
+    __slots__ = ("_at", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._at = 0.0
+
+    def add(self, began: float, now: float) -> int:
+        """What began then has ended now; how many there are in a row."""
+        if began >= self._at:
+            self.count += 1
+            self._at = now
+        return self.count
+
+    def end(self) -> None:
+        """One did not end too early."""
+        self.count = 0

@@ -136,7 +136,7 @@ class Keeper:
                 limit=_LINE,
                 start_new_session=True,
             )
-            _tie(theirs, process.pid)
+            tie(theirs, process.pid)
         except OSError as error:
             raise StateError(f"Caddy cannot be run: {error}.") from None
         finally:
@@ -179,8 +179,11 @@ class Keeper:
             self._tether = None
 
 
-def _tie(descriptor: int, pid: int) -> None:
-    """The kernel kills the process when the other end of this pipe closes: when we end, however that comes about."""
+def tie(descriptor: int, pid: int) -> None:
+    """The kernel kills the process when the other end of this pipe closes: when we end, however that comes about.
+
+    descriptor: the read end, which the process has too.
+    """
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)

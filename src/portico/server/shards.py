@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +26,7 @@ import msgspec
 
 from portico.core.backoff import Backoff
 from portico.core.tokens import ProxyToken
+from portico.edge.keeper import tie
 from portico.ingress import pages
 from portico.ingress.door import CALLS, DOOR
 from portico.ingress.front import Front
@@ -356,7 +355,7 @@ class Shards:
             pass_fds=(tethered, begin.door, begin.channel, begin.incoming, *begin.outgoing),
             start_new_session=True,
         )
-        _tie(tethered, popen.pid)
+        tie(tethered, popen.pid)
         shard.popen, shard.pidfd = popen, os.pidfd_open(popen.pid)
 
     def _tell_everything(self, shard: _Shard) -> None:
@@ -614,10 +613,3 @@ class _RemoteLease:
         """End the container."""
         if self._container is not None:
             self._container.kill()
-
-
-def _tie(descriptor: int, pid: int) -> None:
-    """The kernel kills the process when the other end of this pipe closes: when we end, however that comes about."""
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)

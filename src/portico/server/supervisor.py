@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from portico.core.backoff import Backoff
+from portico.core.backoff import Backoff, Streak
 from portico.core.lifecycle import ContainerEvent, ContainerState, after
 from portico.core.pool import Lease, Member, Pool, QueueFullError
 from portico.core.scaling import covered, desired, startable, surplus
@@ -172,10 +172,8 @@ class Supervisor:
         self._workers: dict[str, Worker] = {}
         self._backoff = Backoff()
         self._last_failure: StartFailure | None = None
-        self._quick_deaths = 0
-        self._died_at = 0.0
-        self._killed_starts = 0  # in a row
-        self._killed_at = 0.0
+        self._quick_deaths = Streak()
+        self._killed_starts = Streak()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = NEVER
         self._look_at = NEVER  # when to look for inputs that have run out of time
@@ -333,7 +331,7 @@ class Supervisor:
             return
         self._backoff.succeeded()
         self._last_failure = None
-        self._killed_starts = 0
+        self._killed_starts.end()
         now = worker.ready_at = self._loop.time()
         worker.member, grants = self.pool.add(worker, now)
         self._settle_proofs(None)
@@ -350,10 +348,10 @@ class Supervisor:
         worker.state = after(worker.state, ContainerEvent.FAILED)
         if not starting:
             return
-        if failure.killed and self._forgives(worker):
+        if failure.killed and self._killed_starts.add(worker.began, self._loop.time()) <= KILLED_IN_A_ROW:
             log.warning("%s of %s did not start: %s", container.id, self.function.name, failure.cause)
             self._notify(container.id, f"the container did not start: {failure.cause}")
-            if self._proofs:
+            if self._proofs and not self.counts.starting:
                 self._start()
         else:
             self._start_failed(container.id, failure)
@@ -391,13 +389,6 @@ class Supervisor:
         if wait <= 0:
             return None
         return _start_refusal(failure, wait)
-
-    def _forgives(self, worker: Worker) -> bool:
-        """Whether who waits for this container, whose start was killed, gets another."""
-        if worker.began >= self._killed_at:  # else it started beside the one that is counted already
-            self._killed_at = self._loop.time()
-            self._killed_starts += 1
-        return self._killed_starts <= KILLED_IN_A_ROW
 
     def _start(self) -> None:
         try:
@@ -440,11 +431,8 @@ class Supervisor:
         now = self._loop.time()
         quick = not worker.served and not had_inputs and now - worker.ready_at < QUICK_DEATH
         if not quick:
-            self._quick_deaths = 0
-        elif worker.began >= self._died_at:
-            self._quick_deaths += 1
-            self._died_at = now
-        if self._quick_deaths > (KILLED_IN_A_ROW if worker.container.was_killed else 1):
+            self._quick_deaths.end()
+        elif self._quick_deaths.add(worker.began, now) > (KILLED_IN_A_ROW if worker.container.was_killed else 1):
             self._backoff.failed(now)
             self._last_failure = StartFailure(f"the container ends soon after its start ({status})")
 
